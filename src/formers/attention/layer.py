@@ -1,0 +1,194 @@
+"""Attention as a sublayer: project, place, remember, attend."""
+
+from collections.abc import Iterator
+from typing import Any
+
+from torch import Tensor, nn
+
+from formers.attention.backends import Request, attend
+from formers.attention.pattern import Causal, Everything, Pattern
+from formers.attention.project import Dense, Projection
+from formers.attention.select import Selector
+from formers.call import Call, Layer, Out
+from formers.memory import KeepAll, KeysValues, Memory, Recalled
+from formers.places import Places
+from formers.position.core import NoPosition, Position
+from formers.residual import dropout_problems
+from formers.spec.core import Site
+from formers.state import Log
+
+
+class Attention(Layer):
+    """Softmax attention over the pairs that a pattern shows. Vaswani et al. 2017, arXiv:1706.03762.
+
+    heads: query heads; kv_heads: key and value heads, each shared by heads / kv_heads query heads (Ainslie et al.
+    2023, arXiv:2305.13245), None: as many as heads. head_dim: width of a head, None: dim / heads.
+    pattern: what may be seen, None: Causal() in a decoder, Everything() in an encoder.
+    select: pairs chosen by content, within the pattern. scale: of the scores, None: head_dim^-0.5.
+    dropout: rate at which attention weights are dropped.
+    """
+
+    heads: int
+    kv_heads: int | None = None
+    head_dim: int | None = None
+    pattern: Pattern | None = None
+    position: Position = NoPosition()
+    projection: Projection = Dense()
+    select: Selector | None = None
+    memory: Memory = KeepAll()
+    scale: float | None = None
+    dropout: float = 0.0
+
+    def problems(self, site: Site) -> Iterator[tuple[str, str]]:
+        yield from head_problems(self.heads, self.kv_heads, self.head_dim, site)
+        yield from dropout_problems(self.dropout)
+        pattern = self.pattern_at(site)
+        if site.causal and not pattern.causal:
+            yield (
+                f"a decoder must not see the future, but {pattern!r} is not causal",
+                f"pattern=Causal() & ({pattern!r})",
+            )
+        if site.streaming and self.select is not None and not self.select.prefix_stable:
+            what = (
+                f"{type(self.select).__name__} chooses from the whole sequence, so later tokens change earlier outputs"
+            )
+            yield (
+                f"{what} and decoding step by step cannot equal one pass",
+                "select=None, pattern=Causal() & Window(256)",
+            )
+
+    def pattern_at(self, site: Site) -> Pattern:
+        """The pattern, or the plain one for this site."""
+        return self.pattern or (Causal() if site.causal else Everything())
+
+    def inside(self, site: Site) -> Site:
+        return heads_inside(site, self.heads, self.head_dim)
+
+    def build(self, site: Site) -> nn.Module:
+        return AttentionLayer(self, site)
+
+
+class AttentionLayer(nn.Module):
+    def __init__(self, spec: Attention, site: Site) -> None:
+        super().__init__()
+        self.spec, self.pattern = spec, spec.pattern_at(site)
+        inner = spec.inside(site)
+        self.scale = inner.head_dim**-0.5 if spec.scale is None else spec.scale
+        self.projection = spec.projection.build(inner, spec.kv_heads or spec.heads)
+        self.position = spec.position.build(inner)
+        self.memory = spec.memory.build(inner, self.pattern.horizon)
+
+    def forward(self, x: Tensor, call: Call, state: Any = None, choices: Any = None) -> Out:
+        q = self.position.turn(self.projection.queries(x), call.at, call.memo)
+        recalled = self.recall(x, call, state)
+        plan = None
+        if self.spec.select is not None:
+            repeat = q.shape[1] // recalled.k.shape[1]
+            if choices is None:
+                choices = self.spec.select.choose(q, recalled.k.repeat_interleave(repeat, 1), call, recalled.places)
+            plan = self.spec.select.plan(choices, call.at, recalled.places)
+        heads = attend(
+            Request(
+                q,
+                recalled.k,
+                recalled.v,
+                call.at,
+                recalled.places,
+                self.pattern,
+                self.position,
+                self.scale,
+                self.spec.dropout if self.training else 0.0,
+                call.memo,
+                plan,
+            )
+        )
+        return Out(self.projection.output(heads), recalled.state, recalled.losses, choices)
+
+    def recall(self, x: Tensor, call: Call, state: Any = None) -> Recalled:
+        """What the queries of x meet; its `state` is what remains of x for later calls, even if nobody attends now."""
+
+        def project(inputs: Tensor, places: Places) -> tuple[Tensor, Tensor]:
+            k, v = self.projection.keys_values(inputs)
+            return self.position.turn(k, places, call.memo), v
+
+        return self.memory(x, call, state, project)
+
+
+class CrossAttention(Layer):
+    """Queries from the decoder, keys and values from the encoder's output; they are made once and kept."""
+
+    heads: int
+    kv_heads: int | None = None
+    head_dim: int | None = None
+    projection: Projection = Dense()
+    dropout: float = 0.0
+
+    def problems(self, site: Site) -> Iterator[tuple[str, str]]:
+        yield from head_problems(self.heads, self.kv_heads, self.head_dim, site)
+        yield from dropout_problems(self.dropout)
+        if not site.encoder:
+            yield (
+                "there is no encoder to attend to",
+                "put this decoder into an EncoderDecoder, or drop the CrossAttention",
+            )
+
+    def inside(self, site: Site) -> Site:
+        return heads_inside(site, self.heads, self.head_dim)
+
+    def build(self, site: Site) -> nn.Module:
+        return CrossAttentionLayer(self, site)
+
+
+class CrossAttentionLayer(nn.Module):
+    def __init__(self, spec: CrossAttention, site: Site) -> None:
+        super().__init__()
+        self.spec = spec
+        inner = spec.inside(site)
+        self.scale = inner.head_dim**-0.5
+        self.projection = spec.projection.build(inner, spec.kv_heads or spec.heads)
+        self.position = NoPosition().build(inner)
+
+    def forward(self, x: Tensor, call: Call, state: Any = None, choices: Any = None) -> Out:
+        state = self._encoded(call) if state is None else state
+        heads = attend(
+            Request(
+                self.projection.queries(x),
+                state.k.view,
+                state.v.view,
+                call.at,
+                state.places,
+                Everything(),
+                self.position,
+                self.scale,
+                self.spec.dropout if self.training else 0.0,
+                call.memo,
+            )
+        )
+        return Out(self.projection.output(heads), state)
+
+    def _encoded(self, call: Call) -> KeysValues:
+        if call.encoded is None:
+            raise ValueError("cross-attention was given neither an encoder's output nor the state of an earlier call")
+        k, v = self.projection.keys_values(call.encoded.hidden)
+        return KeysValues(Log(k), Log(v), call.encoded.places)
+
+
+def head_problems(heads: int, kv_heads: int | None, head_dim: int | None, site: Site) -> Iterator[tuple[str, str]]:
+    """What is wrong with a number of heads at a width."""
+    if heads < 1 or (kv_heads is not None and kv_heads < 1) or (head_dim is not None and head_dim < 1):
+        yield f"heads, kv_heads and head_dim must be positive, got {heads}, {kv_heads} and {head_dim}", "heads=8"
+        return
+    if head_dim is None and site.dim % heads:
+        divisors = [h for h in range(1, site.dim + 1) if site.dim % h == 0]
+        yield (
+            f"dim {site.dim} does not split into {heads} heads",
+            f"heads={min(divisors, key=lambda h: abs(h - heads))}",
+        )
+    if kv_heads is not None and heads % kv_heads:
+        near = max(k for k in range(1, min(heads, kv_heads) + 1) if heads % k == 0)
+        yield f"{heads} query heads cannot share {kv_heads} key heads evenly", f"kv_heads={near}"
+
+
+def heads_inside(site: Site, heads: int, head_dim: int | None) -> Site:
+    """The site of what is inside an attention part."""
+    return site.replace(heads=heads, head_dim=head_dim or site.dim // max(heads, 1))

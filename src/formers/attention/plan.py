@@ -1,0 +1,86 @@
+"""Plans: which tiles of the score matrix are worth working on. A plan schedules; what is visible is decided again in
+every tile, so a wasteful plan is slow and never wrong."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from formers.attention.pattern import Pattern
+from formers.places import Places
+
+BLOCK = 64  # rows and columns of a scheduled block
+
+
+@dataclass(frozen=True)
+class Tiles:
+    """Queries q_index[..., n, :] meet keys k_index[..., n, :]; an index of -1 is nothing.
+
+    q_index: (1 or B, 1 or H, N, R); k_index: (1 or B, 1 or H, N, C).
+    """
+
+    q_index: Tensor
+    k_index: Tensor
+
+
+@dataclass(frozen=True)
+class Plan:
+    """Groups of equally shaped tiles.
+
+    disjoint: every query is in one tile at most, so partial softmaxes need no merging.
+    dense: it is one tile of everything, in order.
+    multiplicity: how often the plan meets a pair (rows, columns); its logarithm is taken off the score, so that a
+        pair met by several rounds counts once. None: once each.
+    """
+
+    groups: tuple[Tiles, ...]
+    disjoint: bool = False
+    dense: bool = False
+    multiplicity: Callable[[Tensor, Tensor], Tensor] | None = None
+
+    @property
+    def pairs(self) -> int:
+        """How many scores the plan computes, for each row of the batch and each head."""
+        return sum(t.q_index.shape[-2] * t.q_index.shape[-1] * t.k_index.shape[-1] for t in self.groups)
+
+
+def dense_plan(q_len: int, k_len: int, device: torch.device | None = None) -> Plan:
+    """One tile that holds everything."""
+    rows, columns = (torch.arange(n, device=device)[None, None, None] for n in (q_len, k_len))
+    return Plan((Tiles(rows, columns),), disjoint=True, dense=True)
+
+
+def block_plan(pattern: Pattern, at: Places, to: Places, block: int = BLOCK) -> Plan:
+    """Only the blocks that the pattern reaches in any row of the batch; rows of like fan-in share a group."""
+    q_index, q_lo, q_hi = _blocks(at, block)
+    k_index, k_lo, k_hi = _blocks(to, block)
+    touched = pattern.reaches(q_lo[:, None], q_hi[:, None], k_lo[None], k_hi[None])
+    touched = touched & (q_lo <= q_hi)[:, None] & (k_lo <= k_hi)[None]
+    fan_in = touched.sum(1)
+    width = torch.where(fan_in > 0, 2 ** torch.ceil(torch.log2(fan_in.clamp(min=1).float())).long(), 0)
+    groups = []
+    for w in width.unique().tolist():
+        if w == 0:
+            continue
+        rows = (width == w).nonzero()[:, 0]
+        kept, columns = touched[rows].float().topk(min(w, touched.shape[1]), dim=1)
+        k_rows = torch.where(kept[..., None] > 0, k_index[columns], -1).flatten(1)
+        groups.append(Tiles(q_index[rows][None, None], k_rows[None, None]))
+    return Plan(tuple(groups), disjoint=True)
+
+
+def _blocks(places: Places, block: int) -> tuple[Tensor, Tensor, Tensor]:
+    """Indices (N, block) padded with -1, and the lowest and highest position of a real token in each block."""
+    device, length = places.pos.device, places.length
+    count = -(-length // block)
+    index = torch.arange(count * block, device=device)
+    index = torch.where(index < length, index, -1).view(count, block)
+    where = places.pos[:, index.clamp(min=0)]
+    real = (index >= 0)[None]
+    if places.real is not None:
+        real = real & places.real[:, index.clamp(min=0)]
+    top = torch.iinfo(where.dtype).max
+    lowest = torch.where(real, where, top).amin((0, 2))
+    highest = torch.where(real, where, -1).amax((0, 2))
+    return index, lowest, highest

@@ -1,0 +1,69 @@
+"""What goes into a layer beside its input, and what comes out beside its output."""
+
+from dataclasses import dataclass, field, replace
+from typing import Any, NamedTuple
+
+from torch import Tensor, nn
+
+from formers.places import Memo, Places
+from formers.spec.core import Site, Spec
+
+
+class Encoded(NamedTuple):
+    """An encoder's output that can be attended to: hidden (B, S, M) and where its tokens stand."""
+
+    hidden: Tensor
+    places: Places
+
+
+@dataclass(frozen=True)
+class Call:
+    """One pass through a model, as its layers see it.
+
+    at: where the tokens of this call stand.
+    encoded: an encoder's output, for cross-attention.
+    seed: for choices that must be random but repeatable (hash rotations, say); never a hidden generator.
+    memo: what the layers of this one call share.
+    """
+
+    at: Places
+    encoded: Encoded | None = None
+    seed: int = 0
+    memo: Memo = field(default_factory=Memo)
+
+    def with_places(self, at: Places) -> "Call":
+        """The same call for other tokens: some of a layer's, say, or an encoder's output put in front of them."""
+        return replace(self, at=at)
+
+
+class Out(NamedTuple):
+    """What every layer returns.
+
+    y: (B, T, M).
+    state: what the layer must be given to continue after these tokens; None if it remembers nothing.
+    losses: named scalars to be added to the training loss; equal names of several layers are summed.
+    choices: discrete decisions (buckets, active units, routes) as tensors. A layer that is given them back
+        as `choices` must use them instead of deciding again, so that a recomputed pass is the same pass.
+    """
+
+    y: Tensor
+    state: Any = None
+    losses: dict[str, Tensor] = {}  # noqa: RUF012 - never changed: layers build new ones
+    choices: Any = None
+
+
+class Layer(Spec):
+    """A part of a depth: attention, feed-forward, block, or whatever else keeps the contract."""
+
+    def build(self, site: Site) -> nn.Module:
+        """A module (x (B, T, M), call, state=None, choices=None) -> Out."""
+        raise NotImplementedError
+
+
+def add_losses(*parts: dict[str, Tensor]) -> dict[str, Tensor]:
+    """The named losses of several layers, equal names summed."""
+    total: dict[str, Tensor] = {}
+    for part in parts:
+        for name, loss in part.items():
+            total[name] = total[name] + loss if name in total else loss
+    return total

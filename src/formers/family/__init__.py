@@ -1,0 +1,6 @@
+"""The members of the family: each a function of a dozen lines that returns a spec."""
+
+from formers.family import originals
+from formers.family.registry import MEMBERS, Member, make, member
+
+__all__ = ["MEMBERS", "Member", "make", "member", "originals"]

@@ -1,0 +1,92 @@
+"""Memory: what attention keeps of earlier calls, and what of it the queries of this call meet."""
+
+from collections.abc import Callable
+from typing import NamedTuple
+
+from torch import Tensor, nn
+
+from formers.call import Call
+from formers.places import Places
+from formers.spec.core import Site, Spec
+from formers.state import Log
+
+Project = Callable[[Tensor, Places], tuple[Tensor, Tensor]]
+
+
+class KeysValues(NamedTuple):
+    """Keys (B, K, S, D) and values (B, K, S, E), and where they stand."""
+
+    k: Log
+    v: Log
+    places: Places
+
+
+class Recalled(NamedTuple):
+    """What the queries of this call meet, and what the next call is given.
+
+    k (B, K, S, D), v (B, K, S, E), places: old and new together. losses: of compressing, say.
+    """
+
+    k: Tensor
+    v: Tensor
+    places: Places
+    state: tuple[object, ...]
+    losses: dict[str, Tensor] = {}  # noqa: RUF012 - never changed
+
+
+class Memory(Spec):
+    """A rule of remembering. Built for the horizon of the pattern: what is further back need not be kept."""
+
+    def build(self, site: Site, horizon: int | None) -> "MemoryRule":
+        raise NotImplementedError
+
+
+class MemoryRule(nn.Module):
+    def forward(self, x: Tensor, call: Call, past: tuple[object, ...] | None, project: Project) -> Recalled:
+        """x (B, T, M) are the inputs of this call; `project` makes keys and values of inputs at their places."""
+        raise NotImplementedError
+
+
+class KeepAll(Memory):
+    """Every key and value that a later query may still see."""
+
+    def build(self, site: Site, horizon: int | None) -> MemoryRule:
+        return KeepAllRule(horizon)
+
+
+class KeepAllRule(MemoryRule):
+    def __init__(self, horizon: int | None) -> None:
+        super().__init__()
+        self.horizon = horizon
+
+    def forward(self, x: Tensor, call: Call, past: tuple[object, ...] | None, project: Project) -> Recalled:
+        k, v = project(x, call.at)
+        if past is None:
+            return self._recalled(KeysValues(Log(k), Log(v), call.at), call)
+        old = KeysValues(*past)  # type: ignore[arg-type]
+        places = call.memo.once(("join", old.places, call.at), lambda: old.places.join(call.at))
+        return self._recalled(KeysValues(old.k.extend(k), old.v.extend(v), places), call)
+
+    def _recalled(self, now: KeysValues, call: Call) -> Recalled:
+        return Recalled(now.k.view, now.v.view, now.places, self._kept(now, call))
+
+    def _kept(self, now: KeysValues, call: Call) -> KeysValues:
+        horizon = self.horizon
+        if horizon is None or now.places.length < horizon:
+            return now
+        count = call.memo.once(("keep", horizon, now.places), lambda: _still_visible(now.places, horizon))
+        if count == now.places.length:
+            return now
+        places = call.memo.once(("last", count, now.places), lambda: now.places.last(count))
+        return KeysValues(now.k.last(count), now.v.last(count), places)
+
+
+def _still_visible(places: Places, horizon: int) -> int:
+    """How many of the last slots may be seen by the next token of some row: it stands one further than the last."""
+    if places.start is not None:
+        return min(horizon - 1, places.length)
+    real = places.pos >= 0 if places.real is None else places.real
+    pos = places.pos.expand_as(real)
+    newest = pos.masked_fill(~real, -1).amax(1, keepdim=True)
+    needed = (real & (pos > newest + 1 - horizon)).any(0).nonzero()
+    return places.length - int(needed[0]) if len(needed) else 0

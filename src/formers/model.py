@@ -1,0 +1,256 @@
+"""Models: an embedding, a depth of blocks, a head. Assembly, nothing else."""
+
+from collections.abc import Iterator, Mapping
+from typing import Any, NamedTuple
+
+from torch import Tensor, nn
+
+from formers.block import StackLayer
+from formers.call import Call, Encoded, Layer
+from formers.embedding import Embedding
+from formers.head import Head, Pooler, Tied
+from formers.init import Init, Normal
+from formers.norm import LayerNorm, Norm
+from formers.spec.check import check
+from formers.spec.codec import to_json
+from formers.spec.core import Site, Spec
+from formers.tokens import At, Seen, chosen, place, seen_after
+
+EVERY = slice(None)
+
+
+class ModelState(NamedTuple):
+    """How many real tokens each row has seen, one number or (B,), and what each block remembers."""
+
+    seen: Seen
+    blocks: tuple[Any, ...]
+
+
+class Output(NamedTuple):
+    """logits (B, T, V) or those asked for by `logits_at`; hidden (B, T, M), normalised as the head sees it.
+
+    state: continues this call. losses: named scalars for the training loss. pooled: an encoder's pooled classes (B, C).
+    """
+
+    logits: Tensor | None
+    hidden: Tensor
+    state: Any
+    losses: dict[str, Tensor]
+    pooled: Tensor | None = None
+
+
+class TokenModel(Spec):
+    """What decoders and encoders share.
+
+    name: what to call it in messages. vocab: number of token ids. dim: width of the residual stream.
+    blocks: the depth. norm: after the last block. init: how parameters begin.
+    """
+
+    name: str
+    vocab: int
+    dim: int
+    blocks: tuple[Layer, ...]
+    embedding: Embedding = Embedding()
+    norm: Norm | None = LayerNorm()
+    head: Head | None = Tied()
+    init: Init = Normal()
+
+    def problems(self, site: Site) -> Iterator[tuple[str, str]]:
+        if self.vocab < 1:
+            yield f"a vocabulary of {self.vocab} tokens holds nothing", "vocab=257"
+        if self.dim < 1:
+            yield f"a stream {self.dim} wide carries nothing", "dim=256"
+        if not self.blocks:
+            yield "a model without blocks only looks up its embedding", "blocks=stack(Block((...)), times=2)"
+
+    @property
+    def max_length(self) -> int | None:
+        """How many positions there are; None: any number."""
+        return self.embedding.position.max_length if self.embedding.position else None
+
+    @property
+    def site(self) -> Site:
+        return Site(dim=self.dim, vocab=self.vocab)
+
+    def inside(self, site: Site) -> Site:
+        return self.site.replace(streaming=site.streaming, encoder=site.encoder)
+
+    def to_json(self) -> str:
+        """This spec as JSON, read back by `formers.spec.from_json`."""
+        return to_json(self)
+
+    def build(self, site: Site | None = None, *, streaming: bool = False) -> "TokenLayer":
+        """The model, checked first. streaming: demand that decoding step by step equals one pass, or refuse.
+
+        Raises ConfigError with everything that is wrong, before any parameter exists.
+        """
+        site = site or self.site.replace(streaming=streaming)
+        check(self, site, self.name)
+        model = TokenLayer(self, self.inside(site))
+        self.init.apply(model, self.dim)
+        return model
+
+
+class Decoder(TokenModel):
+    """A causal language model: no output sees a later token."""
+
+    def inside(self, site: Site) -> Site:
+        return super().inside(site).replace(causal=True)
+
+
+class Encoder(TokenModel):
+    """Sees the whole input at once. pooler: classes of the whole input, from its first token."""
+
+    head: Head | None = None
+    pooler: Pooler | None = None
+
+
+class TokenLayer(nn.Module):
+    """A Decoder or an Encoder, built."""
+
+    def __init__(self, spec: TokenModel, site: Site) -> None:
+        super().__init__()
+        self.spec = spec
+        self.embedding = spec.embedding.build(site)
+        self.stack = StackLayer(spec.blocks, site)
+        self.norm = spec.norm.build(site) if spec.norm else None
+        self.head = spec.head.build(site) if spec.head else None
+        pooler = getattr(spec, "pooler", None)
+        self.pooler = pooler.build(site) if pooler else None
+
+    def forward(
+        self,
+        tokens: Tensor,
+        state: ModelState | None = None,
+        *,
+        mask: Tensor | None = None,
+        marks: Mapping[str, Tensor] | None = None,
+        logits_at: At = EVERY,
+        encoded: Encoded | None = None,
+        seed: int = 0,
+    ) -> Output:
+        """tokens (B, T) int64; state: of an earlier call that this one continues.
+
+        mask: (B, T) bool, False at padding, which may stand anywhere. marks: name -> (B, T), such as "segment".
+        logits_at: the positions to predict at: a slice, a bool mask (B, T) -> (N, V), or None for none.
+        encoded: an encoder's output, for cross-attention. seed: of choices that are random but repeatable.
+        """
+        seen = 0 if state is None else state.seen
+        at = place(tokens, seen, mask, marks)
+        call = Call(at, encoded, seed)
+        out = self.stack(self.embedding(tokens, call), call, None if state is None else state.blocks)
+        hidden = out.y if self.norm is None else self.norm(out.y)
+        logits = None
+        if self.head is not None and logits_at is not None:
+            logits = self.head(chosen(hidden, logits_at), self.embedding.tokens.weight)
+        pooled = self.pooler(hidden) if self.pooler is not None else None
+        return Output(logits, hidden, ModelState(seen_after(seen, at), out.state), out.losses, pooled)
+
+    def step(
+        self, tokens: Tensor, state: ModelState | None, *, mask: Tensor | None = None, logits_at: At = slice(-1, None)
+    ) -> Output:
+        """Continue a stream by tokens (B, T); the same method as an encoder-decoder's."""
+        return self(tokens, state, mask=mask, logits_at=logits_at)
+
+
+class EncoderDecoder(Spec):
+    """An encoder, and a decoder that attends to its output. Vaswani et al. 2017, arXiv:1706.03762.
+
+    shared: source and target use one table of token vectors.
+    """
+
+    name: str
+    source: Encoder
+    target: Decoder
+    shared: bool = True
+
+    def problems(self, site: Site) -> Iterator[tuple[str, str]]:
+        if self.source.dim != self.target.dim:
+            what = f"the decoder is {self.target.dim} wide and attends to an encoder {self.source.dim} wide"
+            yield what, f"target.dim={self.source.dim}"
+        if self.shared and self.source.vocab != self.target.vocab:
+            what = f"a shared table cannot hold {self.source.vocab} source and {self.target.vocab} target tokens"
+            yield what, "shared=False"
+
+    def inside(self, site: Site) -> Site:
+        return site.replace(encoder=True)
+
+    @property
+    def vocab(self) -> int:
+        """Of the side that is predicted."""
+        return self.target.vocab
+
+    @property
+    def max_length(self) -> int | None:
+        """Of the side that is predicted."""
+        return self.target.max_length
+
+    def to_json(self) -> str:
+        """This spec as JSON, read back by `formers.spec.from_json`."""
+        return to_json(self)
+
+    def build(self, site: Site | None = None, *, streaming: bool = False) -> "EncoderDecoderLayer":
+        """The model, checked first; raises ConfigError with everything that is wrong."""
+        site = site or self.target.site.replace(streaming=streaming)
+        check(self, site, self.name)
+        return EncoderDecoderLayer(self, site)
+
+
+class EncoderDecoderState(NamedTuple):
+    """The encoder's output until the first step has taken its keys and values, and the decoder's state."""
+
+    encoded: Encoded | None
+    target: ModelState | None
+
+
+class EncoderDecoderLayer(nn.Module):
+    def __init__(self, spec: EncoderDecoder, site: Site) -> None:
+        super().__init__()
+        self.spec = spec
+        self.source = spec.source.build(site.replace(causal=False, encoder=False))
+        self.target = spec.target.build(spec.inside(site))
+        if spec.shared:
+            self.target.embedding.tokens = self.source.embedding.tokens
+
+    def forward(
+        self,
+        source: Tensor,
+        target: Tensor,
+        *,
+        source_mask: Tensor | None = None,
+        mask: Tensor | None = None,
+        logits_at: At = EVERY,
+        seed: int = 0,
+    ) -> Output:
+        """source (B, S), target (B, T) int64, the target already shifted right; masks as in a decoder.
+
+        The losses of both sides are named "source.<name>" and "target.<name>".
+        """
+        before = self.source(source, mask=source_mask, seed=seed)
+        encoded = Encoded(before.hidden, place(source, 0, source_mask, None))
+        out = self.target(target, mask=mask, logits_at=logits_at, encoded=encoded, seed=seed)
+        losses = {f"source.{name}": loss for name, loss in before.losses.items()}
+        losses |= {f"target.{name}": loss for name, loss in out.losses.items()}
+        return Output(out.logits, out.hidden, EncoderDecoderState(None, out.state), losses)
+
+    def start(self, source: Tensor, source_mask: Tensor | None = None) -> EncoderDecoderState:
+        """Run the encoder on source (B, S): the state that decoding begins from."""
+        hidden = self.source(source, mask=source_mask).hidden
+        return EncoderDecoderState(Encoded(hidden, place(source, 0, source_mask, None)), None)
+
+    def step(
+        self,
+        tokens: Tensor,
+        state: EncoderDecoderState,
+        *,
+        mask: Tensor | None = None,
+        logits_at: At = slice(-1, None),
+    ) -> Output:
+        """Continue the target side by tokens (B, T)."""
+        out = self.target(tokens, state.target, mask=mask, logits_at=logits_at, encoded=state.encoded)
+        return out._replace(state=EncoderDecoderState(None, out.state))
+
+
+def parameter_count(model: nn.Module) -> int:
+    """How many numbers a model learns; shared ones count once."""
+    return sum(parameter.numel() for parameter in model.parameters())

@@ -1,0 +1,27 @@
+"""Positions. Order may enter in four places only: the embedding (absolute), the queries and keys (rotary), the
+score by distance (ALiBi, T5), and the score by content (Shaw, Transformer-XL, distance-aware)."""
+
+from formers.position.absolute import AbsolutePosition, Axial, Learned, Sinusoidal, sinusoid
+from formers.position.core import NoPosition, Position, PositionLayer
+from formers.position.distance import ALiBi, T5Buckets
+from formers.position.distance_aware import DistanceAware
+from formers.position.rotary import Rotary
+from formers.position.shaw import Shaw
+from formers.position.transformer_xl import TransformerXL
+
+__all__ = [
+    "ALiBi",
+    "AbsolutePosition",
+    "Axial",
+    "DistanceAware",
+    "Learned",
+    "NoPosition",
+    "Position",
+    "PositionLayer",
+    "Rotary",
+    "Shaw",
+    "Sinusoidal",
+    "T5Buckets",
+    "TransformerXL",
+    "sinusoid",
+]

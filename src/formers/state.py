@@ -1,0 +1,121 @@
+"""What a model remembers between calls, as a value: an old state stays valid when it has been extended."""
+
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from formers.places import Places
+
+
+class Log:
+    """A run of vectors (B, K, T, D) that can grow at its end in constant time per step, and is still a value.
+
+    Logs that grew from one another share a buffer, each seeing its own part. Only the log that ends where the
+    buffer's used part ends may write behind it; any other copies first, so two continuations never meet.
+    """
+
+    __slots__ = ("_buffer", "_start", "_stop")
+
+    def __init__(self, data: Tensor) -> None:
+        self._buffer, self._start, self._stop = _Buffer(data, data.shape[2]), 0, data.shape[2]
+
+    @property
+    def view(self) -> Tensor:
+        """(B, K, T, D), not to be changed."""
+        data = self._buffer.data
+        whole = self._start == 0 and self._stop == data.shape[2]
+        return data if whole else data[:, :, self._start : self._stop]
+
+    def __len__(self) -> int:
+        return self._stop - self._start
+
+    def extend(self, new: Tensor) -> "Log":
+        """This log with `new` (B, K, T, D) behind it."""
+        old = self._buffer.data
+        if torch.is_grad_enabled() and (new.requires_grad or old.requires_grad):
+            return Log(torch.cat([self.view, new], 2))
+        stop = self._stop + new.shape[2]
+        buffer = self._buffer if self._may_write(stop) else _Buffer.with_room(self.view, new.shape[2])
+        grown = Log.__new__(Log)
+        grown._buffer, grown._start = buffer, self._start if buffer is self._buffer else 0
+        grown._stop = grown._start + len(self) + new.shape[2]
+        buffer.data[:, :, grown._stop - new.shape[2] : grown._stop] = new
+        buffer.used = grown._stop
+        return grown
+
+    def last(self, count: int) -> "Log":
+        """The last `count` vectors; the rest is dropped for good when the log next moves to a new buffer."""
+        shorter = Log.__new__(Log)
+        shorter._buffer, shorter._start, shorter._stop = self._buffer, self._stop - count, self._stop
+        return shorter
+
+    def map(self, change: Callable[[Tensor], Tensor]) -> "Log":
+        return Log(change(self.view))
+
+    def _may_write(self, stop: int) -> bool:
+        buffer = self._buffer
+        frozen = buffer.data.is_inference() and not torch.is_inference_mode_enabled()
+        return buffer.used == self._stop and stop <= buffer.data.shape[2] and not frozen
+
+
+class _Buffer:
+    """Room for a log: everything before `used` belongs to somebody."""
+
+    __slots__ = ("data", "used")
+
+    def __init__(self, data: Tensor, used: int) -> None:
+        self.data, self.used = data, used
+
+    @classmethod
+    def with_room(cls, old: Tensor, more: int) -> "_Buffer":
+        batch, heads, length, width = old.shape
+        room = (length + more) * 3 // 2 + 64
+        data = old.new_empty(batch, heads, room, width)
+        data[:, :, :length] = old
+        return cls(data, length)
+
+
+def tree_map(change: Callable[[Tensor], Tensor], state: Any) -> Any:
+    """A state of the same shape with every tensor changed; tensors have the batch as their first axis."""
+    if isinstance(state, Tensor):
+        return change(state)
+    if isinstance(state, (Log, Places)):
+        return state.map(change)
+    if isinstance(state, tuple):
+        items = [tree_map(change, item) for item in state]
+        return type(state)(*items) if hasattr(state, "_fields") else tuple(items)
+    if isinstance(state, dict):
+        return {name: tree_map(change, item) for name, item in state.items()}
+    return state
+
+
+def select(state: Any, rows: Tensor) -> Any:
+    """The state of some rows of the batch, in the order of `rows` (int64), which may repeat one."""
+    seen: dict[int, Any] = {}
+
+    def pick(tensor: Tensor) -> Tensor:
+        return tensor.index_select(0, rows.to(tensor.device))
+
+    def walk(part: Any) -> Any:
+        if isinstance(part, Places):  # layers share their places: keep them shared, so that they share masks
+            return seen.setdefault(id(part), part.map(pick))
+        if isinstance(part, tuple):
+            items = [walk(item) for item in part]
+            return type(part)(*items) if hasattr(part, "_fields") else tuple(items)
+        return tree_map(pick, part)
+
+    return walk(state)
+
+
+def detach(state: Any) -> Any:
+    """The same state without its gradient: the next call does not reach back into the last one."""
+    return tree_map(Tensor.detach, state)
+
+
+def tensors(state: Any) -> list[Tensor]:
+    """Every tensor of a state, for counting bytes or saving."""
+    found: list[Tensor] = []
+    tree_map(lambda t: found.append(t) or t, state)  # type: ignore[func-returns-value]
+    return found
