@@ -54,7 +54,7 @@ class DenseLayer(ProjectionLayer):
         return self._split(self.k_proj(x)), self._split(self.v_proj(x))
 
     def output(self, heads: Tensor) -> Tensor:
-        return self.out_proj(heads.transpose(1, 2).flatten(2))  # type: ignore[no-any-return]
+        return self.out_proj(heads.transpose(1, 2).flatten(2))
 
     def _split(self, x: Tensor) -> Tensor:
         return x.unflatten(-1, (-1, self.head_dim)).transpose(1, 2)

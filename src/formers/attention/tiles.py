@@ -113,10 +113,9 @@ def _merge(
     peak = peak.scatter_reduce(2, rows, lses.detach().clamp(min=floor), "amax")
     weight = (lses - peak.gather(2, rows)).exp()
     total = torch.zeros_like(peak).scatter_add(2, rows, weight)
-    out = outs.new_zeros(*shape, width)
-    out = out.scatter_add(2, rows[..., None].expand_as(outs), outs * weight[..., None])
     seen = total > 0
     total = torch.where(seen, total, 1)
     if not disjoint:
-        out = out / total[..., None]
+        outs = outs * (weight / total.gather(2, rows))[..., None]
+    out = outs.new_zeros(*shape, width).scatter_add(2, rows[..., None].expand_as(outs), outs)
     return out, torch.where(seen, peak + total.log(), float("-inf"))

@@ -68,7 +68,7 @@ class Spec:
 
     def replace(self, **changes: Any) -> Any:
         """A copy with some fields changed."""
-        return dataclasses.replace(self, **changes)
+        return dataclasses.replace(self, **changes)  # type: ignore[type-var]
 
     def __repr__(self) -> str:
         """As one would write it: fields at their defaults are left out."""

@@ -1,16 +1,14 @@
 """Does a value fit the type that a field was declared with? Said in words, so that an error can quote it."""
 
-import functools
 import types
 from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
 
 from formers.spec.core import Spec
 
 
-@functools.cache
-def hints(kind: Any) -> dict[str, Any]:
+def hints(kind: type[Spec]) -> dict[str, Any]:
     """The declared types of a spec's fields."""
-    return {name: hint for name, hint in get_type_hints(kind).items() if name in kind.__dataclass_fields__}
+    return {name: hint for name, hint in get_type_hints(kind).items() if name in kind.__dataclass_fields__}  # type: ignore[attr-defined]
 
 
 def fits(value: Any, hint: Any) -> bool:
