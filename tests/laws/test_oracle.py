@@ -49,7 +49,11 @@ def test_any_pattern_equals_the_dense_oracle(pattern: Pattern, length: int, bloc
 
 
 @given(
-    pattern=PATTERNS, q_len=st.integers(1, 20), k_len=st.integers(1, 30), block=st.integers(0, 9), seed=st.integers(0, 99)
+    pattern=PATTERNS,
+    q_len=st.integers(1, 20),
+    k_len=st.integers(1, 30),
+    block=st.integers(0, 9),
+    seed=st.integers(0, 99),
 )
 @settings(max_examples=200, deadline=None)
 def test_ragged_rows_equal_the_dense_oracle(pattern: Pattern, q_len: int, k_len: int, block: int, seed: int) -> None:

@@ -1,0 +1,101 @@
+"""Legal or refused: a spec put together at random builds and keeps the laws, or is a ConfigError that lists its faults."""
+
+from typing import Any
+
+import torch
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from subjects import Stream, build, tokens
+
+from formers import (
+    GLU,
+    MLP,
+    ALiBi,
+    Attention,
+    Axial,
+    Block,
+    Blocks,
+    Causal,
+    ConfigError,
+    Decoder,
+    Dense,
+    DistanceAware,
+    Embedding,
+    Everything,
+    LayerNorm,
+    Learned,
+    NoPosition,
+    PostNorm,
+    PreNorm,
+    RMSNorm,
+    Rotary,
+    Shaw,
+    Sinusoidal,
+    T5Buckets,
+    Tied,
+    TransformerXL,
+    Untied,
+    Window,
+    stack,
+)
+
+PATTERNS = st.sampled_from(
+    [None, Causal(), Causal() & Window(4), Causal() & Blocks(5), Window(4), Everything(), Window(3) | Causal()]
+)
+INSIDE = st.one_of(
+    st.builds(Rotary, pairing=st.sampled_from(["halves", "adjacent"])),
+    st.builds(T5Buckets, buckets=st.sampled_from([7, 8]), max_distance=st.just(12)),
+    st.sampled_from([NoPosition(), ALiBi(), Shaw(2), TransformerXL(), DistanceAware()]),
+)
+ADDED = st.sampled_from([None, Sinusoidal(), Learned(40), Axial((5, 8), (6, 10)), Axial((5, 8), (6, 6))])
+NORMS = st.sampled_from([LayerNorm(), LayerNorm(bias=False), RMSNorm(), RMSNorm(eps=0.0)])
+ATTENTION = st.builds(
+    Attention,
+    heads=st.sampled_from([1, 2, 3, 4]),
+    kv_heads=st.sampled_from([None, 1, 2, 3]),
+    head_dim=st.sampled_from([None, None, 5, 6]),
+    pattern=PATTERNS,
+    position=INSIDE,
+    projection=st.builds(Dense, bias=st.booleans()),
+    scale=st.sampled_from([None, 1.0]),
+)
+FEED = st.one_of(
+    st.builds(MLP, hidden=st.sampled_from([0, 8]), activation=st.sampled_from(["relu", "gelu"])), st.just(GLU(8))
+)
+RESIDUAL = st.one_of(st.builds(PreNorm, norm=NORMS), st.builds(PostNorm, norm=NORMS))
+BLOCK = st.builds(
+    Block, sublayers=st.lists(st.one_of(ATTENTION, FEED), min_size=0, max_size=3).map(tuple), residual=RESIDUAL
+)
+SPEC = st.builds(
+    lambda blocks, times, position, norm, head: Decoder(
+        "random", 40, 16, stack(*blocks, times=times), Embedding(position), norm, head
+    ),
+    blocks=st.lists(BLOCK, min_size=1, max_size=2),
+    times=st.integers(1, 2),
+    position=ADDED,
+    norm=st.one_of(st.none(), NORMS),
+    head=st.sampled_from([Tied(), Tied(bias=True), Untied()]),
+)
+
+
+@given(spec=SPEC)
+@settings(max_examples=150, deadline=None, suppress_health_check=list(HealthCheck))
+def test_a_random_spec_keeps_the_laws_or_is_refused(spec: Any) -> None:
+    try:
+        model = build(spec)
+    except ConfigError as error:
+        assert "problem" in str(error)
+        assert "random.blocks" in str(error) or "random.norm" in str(error) or "random.embedding" in str(error)
+        return
+    stream, inputs = Stream(model, 2), tokens(2, 13)
+    mask = torch.ones_like(inputs, dtype=torch.bool)
+    mask[1, :4] = False
+    with torch.no_grad():
+        whole, state, steps = stream.whole(inputs, mask), stream.begin(), []
+        for t in range(13):
+            logits, state = stream.piece(inputs[:, t : t + 1], state, mask[:, t : t + 1])
+            steps.append(logits)
+        torch.testing.assert_close(torch.cat(steps, 1)[mask], whole[mask])
+        torch.testing.assert_close(stream.whole(inputs[1:, 4:])[0], whole[1, 4:])
+        changed = stream.whole(torch.cat([inputs[:, :9], (inputs[:, 9:] + 1) % 40], 1), mask)
+        torch.testing.assert_close(changed[:, :9][mask[:, :9]], whole[:, :9][mask[:, :9]])
