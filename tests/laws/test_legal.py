@@ -39,33 +39,39 @@ from formers import (
     stack,
 )
 
-PATTERNS = st.sampled_from(
-    [None, Causal(), Causal() & Window(4), Causal() & Blocks(5), Window(4), Everything(), Window(3) | Causal()]
+
+def mostly(*legal: Any, faulty: Any) -> st.SearchStrategy[Any]:
+    """One of the legal values, and now and then one that should be refused."""
+    return st.sampled_from([*legal] * 6 + [faulty])
+
+
+PATTERNS = st.one_of(
+    mostly(None, Causal(), Causal() & Window(4), Causal() & Blocks(5), faulty=Window(4)),
+    mostly(Causal() & (Window(3) | Blocks(4)), faulty=Everything()),
 )
 INSIDE = st.one_of(
     st.builds(Rotary, pairing=st.sampled_from(["halves", "adjacent"])),
-    st.builds(T5Buckets, buckets=st.sampled_from([7, 8]), max_distance=st.just(12)),
+    st.builds(T5Buckets, buckets=mostly(8, faulty=7), max_distance=st.just(12)),
     st.sampled_from([NoPosition(), ALiBi(), Shaw(2), TransformerXL(), DistanceAware()]),
 )
-ADDED = st.sampled_from([None, Sinusoidal(), Learned(40), Axial((5, 8), (6, 10)), Axial((5, 8), (6, 6))])
-NORMS = st.sampled_from([LayerNorm(), LayerNorm(bias=False), RMSNorm(), RMSNorm(eps=0.0)])
+ADDED = mostly(None, Sinusoidal(), Learned(40), Axial((5, 8), (6, 10)), faulty=Axial((5, 8), (6, 6)))
+NORMS = mostly(LayerNorm(), LayerNorm(bias=False), RMSNorm(), faulty=RMSNorm(eps=0.0))
 ATTENTION = st.builds(
     Attention,
-    heads=st.sampled_from([1, 2, 3, 4]),
-    kv_heads=st.sampled_from([None, 1, 2, 3]),
-    head_dim=st.sampled_from([None, None, 5, 6]),
+    heads=mostly(2, 4, faulty=3),
+    kv_heads=mostly(None, 1, 2, faulty=5),
+    head_dim=mostly(None, 6, faulty=5),
     pattern=PATTERNS,
     position=INSIDE,
     projection=st.builds(Dense, bias=st.booleans()),
     scale=st.sampled_from([None, 1.0]),
 )
 FEED = st.one_of(
-    st.builds(MLP, hidden=st.sampled_from([0, 8]), activation=st.sampled_from(["relu", "gelu"])), st.just(GLU(8))
+    st.builds(MLP, hidden=mostly(8, faulty=0), activation=st.sampled_from(["relu", "gelu"])), st.just(GLU(8))
 )
 RESIDUAL = st.one_of(st.builds(PreNorm, norm=NORMS), st.builds(PostNorm, norm=NORMS))
-BLOCK = st.builds(
-    Block, sublayers=st.lists(st.one_of(ATTENTION, FEED), min_size=0, max_size=3).map(tuple), residual=RESIDUAL
-)
+SUBLAYERS = st.lists(st.one_of(ATTENTION, ATTENTION, FEED), min_size=1, max_size=3).map(tuple)
+BLOCK = st.builds(Block, sublayers=st.one_of(*[SUBLAYERS] * 9, st.just(())), residual=RESIDUAL)
 SPEC = st.builds(
     lambda blocks, times, position, norm, head: Decoder(
         "random", 40, 16, stack(*blocks, times=times), Embedding(position), norm, head
