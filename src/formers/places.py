@@ -1,7 +1,6 @@
 """Where tokens stand: their positions, which of them are real, and the marks that they carry."""
 
 from collections.abc import Callable, Hashable, Mapping
-from functools import cached_property
 from typing import Any
 
 import torch
@@ -25,6 +24,7 @@ class Places:
         start: int | None = None,
     ) -> None:
         self.pos, self.real, self.marks, self.start = pos, real, dict(marks or {}), start
+        self._bounds: tuple[int, int] | None = None if start is None else (start, start + pos.shape[1] - 1)
 
     @classmethod
     def run(
@@ -37,13 +37,13 @@ class Places:
     def length(self) -> int:
         return self.pos.shape[1]
 
-    @cached_property
+    @property
     def bounds(self) -> tuple[int, int]:
         """The lowest and highest position of any real token; (0, -1) where there is none."""
-        if self.start is not None:
-            return self.start, self.start + self.length - 1
-        pos = self.pos if self.real is None else self.pos.expand_as(self.real)[self.real]
-        return (int(pos.min()), int(pos.max())) if pos.numel() else (0, -1)
+        if self._bounds is None:
+            pos = self.pos if self.real is None else self.pos.expand_as(self.real)[self.real]
+            self._bounds = (int(pos.min()), int(pos.max())) if pos.numel() else (0, -1)
+        return self._bounds
 
     def join(self, later: "Places") -> "Places":
         """These places, then the later ones. Raises ValueError where only one side carries a mark."""
