@@ -1,0 +1,19 @@
+"""Writing with a model: sampling, stop strings, batches and streams, and beam search."""
+
+from formers.decode.beam import beam_search
+from formers.decode.generate import Stream, generate, stream, stream_batch
+from formers.decode.hypotheses import Hypothesis
+from formers.decode.sampling import GREEDY, Sampling
+from formers.decode.transcript import Generation
+
+__all__ = [
+    "GREEDY",
+    "Generation",
+    "Hypothesis",
+    "Sampling",
+    "Stream",
+    "beam_search",
+    "generate",
+    "stream",
+    "stream_batch",
+]
