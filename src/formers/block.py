@@ -3,9 +3,10 @@
 from collections.abc import Callable, Iterator
 from typing import Any
 
+import torch
 from torch import Tensor, nn
 
-from formers.call import Call, Layer, Out, add_losses
+from formers.call import Call, Layer, Out, add_losses, add_records, skip
 from formers.residual import PreNorm, Residual
 from formers.spec.core import Site
 
@@ -29,7 +30,7 @@ class BlockLayer(nn.Module):
 
     def __init__(self, spec: Block, site: Site) -> None:
         super().__init__()
-        self.sublayers = nn.ModuleList(sublayer.build(site) for sublayer in spec.sublayers)
+        self.sublayers = nn.ModuleList(sublayer.build(site.part(i)) for i, sublayer in enumerate(spec.sublayers))
         self.residual = spec.residual.build(site, len(spec.sublayers))
 
     def forward(self, x: Tensor, call: Call, state: Any = None, choices: Any = None) -> Out:
@@ -47,13 +48,28 @@ class BlockLayer(nn.Module):
         y = self.residual(x, [run(*part) for part in parts])
         return collect(y, outs)
 
+    def skip(self, x: Tensor, call: Call, state: Any = None) -> tuple[Any, ...]:
+        """The state after tokens that are carried past this block: each sublayer reads them, none writes to them."""
+        states: list[Any] = []
+
+        def read(layer: nn.Module, past: Any) -> Callable[[Tensor], Tensor]:
+            def sublayer(y: Tensor) -> Tensor:
+                states.append(skip(layer, y, call, past))
+                return torch.zeros_like(y)
+
+            return sublayer
+
+        parts = zip(self.sublayers, state or (None,) * len(self.sublayers), strict=True)
+        self.residual(x, [read(*part) for part in parts])
+        return tuple(states)
+
 
 class StackLayer(nn.Module):
     """The blocks of a model, one after another."""
 
     def __init__(self, blocks: tuple[Layer, ...], site: Site) -> None:
         super().__init__()
-        self.blocks = nn.ModuleList(block.build(site) for block in blocks)
+        self.blocks = nn.ModuleList(block.build(site.part(i)) for i, block in enumerate(blocks))
 
     def forward(self, x: Tensor, call: Call, state: Any = None, choices: Any = None) -> Out:
         outs: list[Out] = []
@@ -65,11 +81,17 @@ class StackLayer(nn.Module):
 
 
 def collect(y: Tensor, outs: list[Out]) -> Out:
-    """One Out of several: states and choices side by side, losses summed by name."""
+    """One Out of several: states, choices and records side by side, losses summed by name."""
+    states = tuple([out.state for out in outs])
+    if not any([out.losses or out.choices is not None or out.records for out in outs]):
+        return Out(y, states)  # most layers have none of these, and steps of decoding are short
     choices = tuple(out.choices for out in outs)
-    made = any(choice is not None for choice in choices)
     return Out(
-        y, tuple(out.state for out in outs), add_losses(*(out.losses for out in outs)), choices if made else None
+        y,
+        states,
+        add_losses(*(out.losses for out in outs)),
+        choices if any(choice is not None for choice in choices) else None,
+        add_records(*(out.records for out in outs)),
     )
 
 

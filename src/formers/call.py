@@ -1,8 +1,11 @@
 """What goes into a layer beside its input, and what comes out beside its output."""
 
+from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from typing import Any, NamedTuple
 
+import numpy as np
+import torch
 from torch import Tensor, nn
 
 from formers.places import Memo, Places
@@ -23,17 +26,24 @@ class Call:
     at: where the tokens of this call stand.
     encoded: an encoder's output, for cross-attention.
     seed: for choices that must be random but repeatable (hash rotations, say); never a hidden generator.
-    memo: what the layers of this one call share.
+    memo: what the layers of this one call share. Nothing that a gradient flows through: a recomputed pass meets it again.
+    read: from a hidden state (..., M) to logits (..., V), as at the end of the model, for layers that may stop early.
     """
 
     at: Places
     encoded: Encoded | None = None
     seed: int = 0
     memo: Memo = field(default_factory=Memo)
+    read: Callable[[Tensor], Tensor] | None = None
 
     def with_places(self, at: Places) -> "Call":
         """The same call for other tokens: some of a layer's, say, or an encoder's output put in front of them."""
         return replace(self, at=at)
+
+    def chance(self, path: tuple[int, ...]) -> torch.Generator:
+        """The random numbers of the part built at `path`: the same in every call with this seed."""
+        mixed = np.random.SeedSequence((self.seed, *path)).generate_state(1, np.uint64)
+        return torch.Generator().manual_seed(int(mixed[0]))
 
 
 class Out(NamedTuple):
@@ -44,20 +54,32 @@ class Out(NamedTuple):
     losses: named scalars to be added to the training loss; equal names of several layers are summed.
     choices: discrete decisions (buckets, active units, routes) as tensors. A layer that is given them back
         as `choices` must use them instead of deciding again, so that a recomputed pass is the same pass.
+    records: named tensors to look at or to train on (hidden states at exits, loads of experts), those of several
+        layers side by side.
     """
 
     y: Tensor
     state: Any = None
     losses: dict[str, Tensor] = {}  # noqa: RUF012 - never changed: layers build new ones
     choices: Any = None
+    records: dict[str, tuple[Tensor, ...]] = {}  # noqa: RUF012 - never changed
 
 
 class Layer(Spec):
     """A part of a depth: attention, feed-forward, block, or whatever else keeps the contract."""
 
     def build(self, site: Site) -> nn.Module:
-        """A module (x (B, T, M), call, state=None, choices=None) -> Out."""
+        """A module (x (B, T, M), call, state=None, choices=None) -> Out.
+
+        It may have a method skip(x, call, state) -> state, a shorter way to what `skip` below says.
+        """
         raise NotImplementedError
+
+
+def skip(layer: nn.Module, x: Tensor, call: Call, state: Any = None) -> Any:
+    """The state of a layer after tokens that are carried past it unchanged: later tokens still meet them there."""
+    shorter = getattr(layer, "skip", None)
+    return layer(x, call, state).state if shorter is None else shorter(x, call, state)
 
 
 def add_losses(*parts: dict[str, Tensor]) -> dict[str, Tensor]:
@@ -66,4 +88,13 @@ def add_losses(*parts: dict[str, Tensor]) -> dict[str, Tensor]:
     for part in parts:
         for name, loss in part.items():
             total[name] = total[name] + loss if name in total else loss
+    return total
+
+
+def add_records(*parts: dict[str, tuple[Tensor, ...]]) -> dict[str, tuple[Tensor, ...]]:
+    """The named records of several layers, equal names side by side."""
+    total: dict[str, tuple[Tensor, ...]] = {}
+    for part in parts:
+        for name, tensors in part.items():
+            total[name] = total.get(name, ()) + tensors
     return total

@@ -45,9 +45,18 @@ class MLP(FeedForward):
         return MLPLayer(self, site.dim)
 
 
-class MLPLayer(nn.Module):
-    def __init__(self, spec: MLP, dim: int) -> None:
+class FeedForwardLayer(nn.Module):
+    def __init__(self, spec: FeedForward) -> None:
         super().__init__()
+        self.spec = spec
+
+    def skip(self, x: Tensor, call: Call, state: Any = None) -> None:
+        """Nothing is remembered."""
+
+
+class MLPLayer(FeedForwardLayer):
+    def __init__(self, spec: MLP, dim: int) -> None:
+        super().__init__(spec)
         self.up = nn.Linear(dim, spec.hidden, bias=spec.bias)
         self.down = ResidualLinear(spec.hidden, dim, bias=spec.bias)
         self.activation = ACTIVATIONS[spec.activation]
@@ -68,9 +77,9 @@ class GLU(FeedForward):
         return GLULayer(self, site.dim)
 
 
-class GLULayer(nn.Module):
+class GLULayer(FeedForwardLayer):
     def __init__(self, spec: GLU, dim: int) -> None:
-        super().__init__()
+        super().__init__(spec)
         self.gate = nn.Linear(dim, spec.hidden, bias=spec.bias)
         self.up = nn.Linear(dim, spec.hidden, bias=spec.bias)
         self.down = ResidualLinear(spec.hidden, dim, bias=spec.bias)

@@ -80,9 +80,12 @@ def zeros(*shape: int) -> nn.Parameter:
 
 
 class Pooler(Spec):
-    """Classes of the whole input from its first token: dense, tanh, dense. BERT's next-sentence head has 2 of them."""
+    """Classes of the whole input from its first token: dense, tanh, dense. BERT's next-sentence head has 2 of them.
 
-    classes: int = 2
+    classes: None leaves the last product out, and gives the vector that classes would be told from.
+    """
+
+    classes: int | None = 2
 
     def build(self, site: Site) -> nn.Module:
         return PoolerLayer(self, site)
@@ -92,8 +95,9 @@ class PoolerLayer(nn.Module):
     def __init__(self, spec: Pooler, site: Site) -> None:
         super().__init__()
         self.proj = nn.Linear(site.dim, site.dim)
-        self.classes = nn.Linear(site.dim, spec.classes)
+        self.classes = nn.Linear(site.dim, spec.classes) if spec.classes is not None else None
 
     def forward(self, hidden: Tensor) -> Tensor:
-        """hidden (B, T, M) -> (B, classes)."""
-        return self.classes(self.proj(hidden[:, 0]).tanh())
+        """hidden (B, T, M) -> (B, classes), or (B, M) without classes."""
+        vector = self.proj(hidden[:, 0]).tanh()
+        return vector if self.classes is None else self.classes(vector)

@@ -1,7 +1,6 @@
 """Memory: what attention keeps of earlier calls, and what of it the queries of this call meet."""
 
-from collections.abc import Callable
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple, Protocol
 
 from torch import Tensor, nn
 
@@ -10,7 +9,18 @@ from formers.places import Places
 from formers.spec.core import Site, Spec
 from formers.state import Log
 
-Project = Callable[[Tensor, Places], tuple[Tensor, Tensor]]
+if TYPE_CHECKING:
+    from formers.attention.project import ProjectionLayer
+
+
+class Project(Protocol):
+    """How the attention that a memory serves makes keys and values: called, those of inputs at their places."""
+
+    @property
+    def projection(self) -> "ProjectionLayer":
+        """Queries, keys and values of inputs that stand nowhere."""
+
+    def __call__(self, inputs: Tensor, places: Places) -> tuple[Tensor, Tensor]: ...
 
 
 class KeysValues(NamedTuple):

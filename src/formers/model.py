@@ -30,6 +30,7 @@ class Output(NamedTuple):
     """logits (B, T, V) or those asked for by `logits_at`; hidden (B, T, M), normalised as the head sees it.
 
     state: continues this call. losses: named scalars for the training loss. pooled: an encoder's pooled classes (B, C).
+    records: named tensors that layers noted, in the order of the layers.
     """
 
     logits: Tensor | None
@@ -37,6 +38,7 @@ class Output(NamedTuple):
     state: Any
     losses: dict[str, Tensor]
     pooled: Tensor | None = None
+    records: dict[str, tuple[Tensor, ...]] = {}  # noqa: RUF012 - never changed
 
 
 class TokenModel(Spec):
@@ -73,7 +75,7 @@ class TokenModel(Spec):
         return Site(dim=self.dim, vocab=self.vocab)
 
     def inside(self, site: Site) -> Site:
-        return self.site.replace(streaming=site.streaming, encoder=site.encoder)
+        return self.site.replace(streaming=site.streaming, encoder=site.encoder, path=site.path)
 
     def to_json(self) -> str:
         """This spec as JSON, read back by `formers.spec.from_json`."""
@@ -137,14 +139,21 @@ class TokenLayer(nn.Module):
         """
         seen = 0 if state is None else state.seen
         at = place(tokens, seen, mask, marks)
-        call = Call(at, encoded, seed)
+        call = Call(at, encoded, seed, read=self.read)
         out = self.stack(self.embedding(tokens, call), call, None if state is None else state.blocks)
         hidden = out.y if self.norm is None else self.norm(out.y)
         logits = None
         if self.head is not None and logits_at is not None:
             logits = self.head(chosen(hidden, logits_at), self.embedding.tokens.weight)
         pooled = self.pooler(hidden) if self.pooler is not None else None
-        return Output(logits, hidden, ModelState(seen_after(seen, at), out.state), out.losses, pooled)
+        return Output(logits, hidden, ModelState(seen_after(seen, at), out.state), out.losses, pooled, out.records)
+
+    def read(self, hidden: Tensor) -> Tensor:
+        """Logits (..., V) of hidden states (..., M) as any block leaves them, for layers that may stop early."""
+        if self.head is None:
+            raise ValueError("an early exit asks for logits, and this model has no head: give it one")
+        logits: Tensor = self.head(hidden if self.norm is None else self.norm(hidden), self.embedding.tokens.weight)
+        return logits
 
     def step(
         self, tokens: Tensor, state: ModelState | None, *, mask: Tensor | None = None, logits_at: At = slice(-1, None)
@@ -207,8 +216,8 @@ class EncoderDecoderLayer(nn.Module):
     def __init__(self, spec: EncoderDecoder, site: Site) -> None:
         super().__init__()
         self.spec = spec
-        self.source = spec.source.build(site.replace(causal=False, encoder=False))
-        self.target = spec.target.build(spec.inside(site))
+        self.source = spec.source.build(site.replace(causal=False, encoder=False).part(0))
+        self.target = spec.target.build(spec.inside(site).part(1))
         if spec.shared:
             self.target.embedding.tokens = self.source.embedding.tokens
 
@@ -224,14 +233,15 @@ class EncoderDecoderLayer(nn.Module):
     ) -> Output:
         """source (B, S), target (B, T) int64, the target already shifted right; masks as in a decoder.
 
-        The losses of both sides are named "source.<name>" and "target.<name>".
+        The losses and records of both sides are named "source.<name>" and "target.<name>".
         """
         before = self.source(source, mask=source_mask, seed=seed)
         encoded = Encoded(before.hidden, place(source, 0, source_mask, None))
         out = self.target(target, mask=mask, logits_at=logits_at, encoded=encoded, seed=seed)
-        losses = {f"source.{name}": loss for name, loss in before.losses.items()}
-        losses |= {f"target.{name}": loss for name, loss in out.losses.items()}
-        return Output(out.logits, out.hidden, EncoderDecoderState(None, out.state), losses)
+        state, sides = EncoderDecoderState(None, out.state), {"source": before, "target": out}
+        losses = {f"{side}.{name}": loss for side, part in sides.items() for name, loss in part.losses.items()}
+        records = {f"{side}.{name}": noted for side, part in sides.items() for name, noted in part.records.items()}
+        return Output(out.logits, out.hidden, state, losses, records=records)
 
     def start(self, source: Tensor, source_mask: Tensor | None = None) -> EncoderDecoderState:
         """Run the encoder on source (B, S): the state that decoding begins from."""

@@ -1,10 +1,18 @@
 """Where tokens stand: their positions, which of them are real, and the marks that they carry."""
 
 from collections.abc import Callable, Hashable, Mapping
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
+
+
+class Run(NamedTuple):
+    """start, start + 1, ...: the places of unbroken text."""
+
+    start: int
+    length: int
+    device: torch.device | None
 
 
 class Places:
@@ -18,24 +26,37 @@ class Places:
 
     def __init__(
         self,
-        pos: Tensor,
+        pos: Tensor | None,
         real: Tensor | None = None,
         marks: Mapping[str, Tensor] | None = None,
-        start: int | None = None,
+        run: Run | None = None,
     ) -> None:
-        self.pos, self.real, self.marks, self.start = pos, real, dict(marks or {}), start
-        self._bounds: tuple[int, int] | None = None if start is None else (start, start + pos.shape[1] - 1)
+        self._pos, self.real, self.marks, self._run = pos, real, marks or {}, run
+        self.start = None if run is None else run.start
+        self._bounds: tuple[int, int] | None = None if run is None else (run.start, run.start + run.length - 1)
 
     @classmethod
     def run(
         cls, start: int, length: int, device: torch.device | None = None, marks: Mapping[str, Tensor] | None = None
     ) -> "Places":
         """start, start + 1, ..., the same for every row, nothing of it padding."""
-        return cls(torch.arange(start, start + length, device=device)[None], None, marks, start)
+        return cls(None, None, marks, Run(start, length, device))
+
+    @property
+    def pos(self) -> Tensor:
+        if self._pos is None:  # a run is written out only when somebody asks: most steps of decoding never do
+            assert self._run is not None
+            start, length, device = self._run
+            self._pos = torch.arange(start, start + length, device=device)[None]
+        return self._pos
 
     @property
     def length(self) -> int:
-        return self.pos.shape[1]
+        return self._run.length if self._run is not None else self.pos.shape[1]
+
+    @property
+    def device(self) -> torch.device | None:
+        return self._run.device if self._run is not None else self.pos.device
 
     @property
     def bounds(self) -> tuple[int, int]:
@@ -54,7 +75,7 @@ class Places:
             )
         marks = {name: torch.cat([mark, later.marks[name]], 1) for name, mark in self.marks.items()}
         if self.start is not None and later.start == self.start + self.length:
-            return Places.run(self.start, self.length + later.length, self.pos.device, marks)
+            return Places.run(self.start, self.length + later.length, self.device, marks)
         rows = max(self._rows, later._rows)
         pos = torch.cat([self.pos.expand(rows, -1), later.pos.expand(rows, -1)], 1)
         if self.real is None and later.real is None:
@@ -63,25 +84,29 @@ class Places:
 
     def last(self, count: int) -> "Places":
         """The last `count` places."""
-        start = None if self.start is None else self.start + self.length - count
         cut = slice(self.length - count, None)
-        real = None if self.real is None else self.real[:, cut]
-        return Places(self.pos[:, cut], real, {name: mark[:, cut] for name, mark in self.marks.items()}, start)
+        marks = {name: mark[:, cut] for name, mark in self.marks.items()}
+        if self.start is not None:
+            return Places.run(self.start + self.length - count, count, self.device, marks)
+        return Places(self.pos[:, cut], None if self.real is None else self.real[:, cut], marks)
 
     def map(self, change: Callable[[Tensor], Tensor]) -> "Places":
         """A change of every tensor with a row for each example, such as a choice of rows."""
-        pos = self.pos if self.start is not None else change(self.pos.expand(self._rows, -1))
+        marks = {name: change(mark) for name, mark in self.marks.items()}
+        if self._run is not None:
+            return Places(None, None, marks, self._run)
         real = None if self.real is None else change(self.real)
-        return Places(pos, real, {name: change(mark) for name, mark in self.marks.items()}, self.start)
+        return Places(change(self.pos.expand(self._rows, -1)), real, marks)
 
     @property
     def _rows(self) -> int:
-        return max([self.pos.shape[0], *(t.shape[0] for t in (self.real, *self.marks.values()) if t is not None)])
+        rows = 1 if self._run is not None else self.pos.shape[0]
+        return max([rows, *(t.shape[0] for t in (self.real, *self.marks.values()) if t is not None)])
 
     def _all_real(self, rows: int) -> Tensor:
         if self.real is not None:
             return self.real
-        return torch.ones(rows, self.length, dtype=torch.bool, device=self.pos.device)
+        return torch.ones(rows, self.length, dtype=torch.bool, device=self.device)
 
 
 class Spots:

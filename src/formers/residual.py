@@ -3,6 +3,7 @@
 from collections.abc import Callable, Iterator, Sequence
 
 from torch import Tensor, nn
+from torch.nn import functional as F
 
 from formers.norm import LayerNorm, Norm
 from formers.spec.core import Site, Spec
@@ -28,7 +29,10 @@ class ResidualRule(nn.Module):
     def __init__(self, spec: Residual, site: Site, count: int) -> None:
         super().__init__()
         self.norms = nn.ModuleList(spec.norm.build(site) for _ in range(count))
-        self.dropout = nn.Dropout(spec.dropout)
+        self.rate = spec.dropout
+
+    def dropout(self, x: Tensor) -> Tensor:
+        return F.dropout(x, self.rate) if self.training and self.rate else x
 
     def forward(self, x: Tensor, sublayers: Sequence[Sublayer]) -> Tensor:
         """x (B, T, M) with every sublayer joined to it, each called once and in order."""

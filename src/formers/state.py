@@ -24,9 +24,7 @@ class Log:
     @property
     def view(self) -> Tensor:
         """(B, K, T, D), not to be changed."""
-        data = self._buffer.data
-        whole = self._start == 0 and self._stop == data.shape[2]
-        return data if whole else data[:, :, self._start : self._stop]
+        return self._buffer.data.narrow(2, self._start, self._stop - self._start)
 
     def __len__(self) -> int:
         return self._stop - self._start
@@ -41,7 +39,7 @@ class Log:
         grown = Log.__new__(Log)
         grown._buffer, grown._start = buffer, self._start if buffer is self._buffer else 0
         grown._stop = grown._start + len(self) + new.shape[2]
-        buffer.data[:, :, grown._stop - new.shape[2] : grown._stop] = new
+        buffer.data.narrow(2, grown._stop - new.shape[2], new.shape[2]).copy_(new)
         buffer.used = grown._stop
         return grown
 

@@ -85,7 +85,7 @@ SPEC = st.builds(
 
 
 @given(spec=SPEC)
-@settings(max_examples=150, deadline=None, suppress_health_check=list(HealthCheck))
+@settings(max_examples=300, deadline=None, suppress_health_check=list(HealthCheck))
 def test_a_random_spec_keeps_the_laws_or_is_refused(spec: Any) -> None:
     try:
         model = build(spec)

@@ -1,18 +1,18 @@
 """Attention as a sublayer: project, place, remember, attend."""
 
 from collections.abc import Iterator
-from typing import Any
+from typing import Any, NamedTuple
 
 from torch import Tensor, nn
 
 from formers.attention.backends import Request, attend
 from formers.attention.pattern import Causal, Everything, Pattern
-from formers.attention.project import Dense, Projection
+from formers.attention.project import Dense, Projection, ProjectionLayer
 from formers.attention.select import Selector
 from formers.call import Call, Layer, Out
 from formers.memory import KeepAll, KeysValues, Memory, Recalled
-from formers.places import Places
-from formers.position.core import NoPosition, Position
+from formers.places import Memo, Places
+from formers.position.core import NoPosition, Position, PositionLayer
 from formers.residual import dropout_problems
 from formers.spec.core import Site
 from formers.state import Log
@@ -62,7 +62,7 @@ class Attention(Layer):
         return self.pattern or (Causal() if site.causal else Everything())
 
     def inside(self, site: Site) -> Site:
-        return heads_inside(site, self.heads, self.head_dim)
+        return heads_inside(site, self.heads, self.kv_heads, self.head_dim)
 
     def build(self, site: Site) -> nn.Module:
         return AttentionLayer(self, site)
@@ -74,19 +74,20 @@ class AttentionLayer(nn.Module):
         self.spec, self.pattern = spec, spec.pattern_at(site)
         inner = spec.inside(site)
         self.scale = inner.head_dim**-0.5 if spec.scale is None else spec.scale
-        self.projection = spec.projection.build(inner, spec.kv_heads or spec.heads)
+        self.projection = spec.projection.build(inner)
         self.position = spec.position.build(inner)
         self.memory = spec.memory.build(inner, self.pattern.horizon)
+        self.select = spec.select.build(inner) if spec.select else None
 
     def forward(self, x: Tensor, call: Call, state: Any = None, choices: Any = None) -> Out:
+        x, recalled = self.recall(x, call, state)
         q = self.position.turn(self.projection.queries(x), call.at, call.memo)
-        recalled = self.recall(x, call, state)
         plan = None
-        if self.spec.select is not None:
+        if self.select is not None:
             repeat = q.shape[1] // recalled.k.shape[1]
             if choices is None:
-                choices = self.spec.select.choose(q, recalled.k.repeat_interleave(repeat, 1), call, recalled.places)
-            plan = self.spec.select.plan(choices, call.at, recalled.places)
+                choices = self.select.choose(q, recalled.k.repeat_interleave(repeat, 1), call, recalled.places)
+            plan = self.select.plan(choices, call.at, recalled.places)
         heads = attend(
             Request(
                 q,
@@ -104,14 +105,38 @@ class AttentionLayer(nn.Module):
         )
         return Out(self.projection.output(heads), recalled.state, recalled.losses, choices)
 
-    def recall(self, x: Tensor, call: Call, state: Any = None) -> Recalled:
-        """What the queries of x meet; its `state` is what remains of x for later calls, even if nobody attends now."""
+    def recall(self, x: Tensor, call: Call, state: Any = None) -> tuple[Tensor, Recalled]:
+        """x as the projection takes it, and what its queries meet."""
+        project = ProjectAt(self.projection, self.position, call.memo)
+        if not self.projection.looks_back:
+            return x, self.memory(x, call, state, project)
+        tail, past = state or (None, None)
+        x, tail = self.projection.prepare(x, call.at, tail)
+        recalled = self.memory(x, call, past, project)
+        return x, recalled._replace(state=LookedBack(tail, recalled.state))
 
-        def project(inputs: Tensor, places: Places) -> tuple[Tensor, Tensor]:
-            k, v = self.projection.keys_values(inputs)
-            return self.position.turn(k, places, call.memo), v
+    def skip(self, x: Tensor, call: Call, state: Any = None) -> Any:
+        """Keys and values alone."""
+        return self.recall(x, call, state)[1].state
 
-        return self.memory(x, call, state, project)
+
+class LookedBack(NamedTuple):
+    """The state of attention whose projection has one too."""
+
+    tail: Any
+    memory: Any
+
+
+class ProjectAt(NamedTuple):
+    """Keys and values of inputs, as they enter the score at their places."""
+
+    projection: ProjectionLayer
+    position: PositionLayer
+    memo: Memo
+
+    def __call__(self, inputs: Tensor, places: Places) -> tuple[Tensor, Tensor]:
+        k, v = self.projection.keys_values(inputs)
+        return self.position.turn(k, places, self.memo), v
 
 
 class CrossAttention(Layer):
@@ -133,7 +158,7 @@ class CrossAttention(Layer):
             )
 
     def inside(self, site: Site) -> Site:
-        return heads_inside(site, self.heads, self.head_dim)
+        return heads_inside(site, self.heads, self.kv_heads, self.head_dim)
 
     def build(self, site: Site) -> nn.Module:
         return CrossAttentionLayer(self, site)
@@ -145,7 +170,7 @@ class CrossAttentionLayer(nn.Module):
         self.spec = spec
         inner = spec.inside(site)
         self.scale = inner.head_dim**-0.5
-        self.projection = spec.projection.build(inner, spec.kv_heads or spec.heads)
+        self.projection = spec.projection.build(inner)
         self.position = NoPosition().build(inner)
 
     def forward(self, x: Tensor, call: Call, state: Any = None, choices: Any = None) -> Out:
@@ -165,6 +190,10 @@ class CrossAttentionLayer(nn.Module):
             )
         )
         return Out(self.projection.output(heads), state)
+
+    def skip(self, x: Tensor, call: Call, state: Any = None) -> KeysValues:
+        """The encoder's keys and values, which owe nothing to x."""
+        return self._encoded(call) if state is None else state
 
     def _encoded(self, call: Call) -> KeysValues:
         if call.encoded is None:
@@ -189,6 +218,6 @@ def head_problems(heads: int, kv_heads: int | None, head_dim: int | None, site: 
         yield f"{heads} query heads cannot share {kv_heads} key heads evenly", f"kv_heads={near}"
 
 
-def heads_inside(site: Site, heads: int, head_dim: int | None) -> Site:
+def heads_inside(site: Site, heads: int, kv_heads: int | None, head_dim: int | None) -> Site:
     """The site of what is inside an attention part."""
-    return site.replace(heads=heads, head_dim=head_dim or site.dim // max(heads, 1))
+    return site.replace(heads=heads, kv_heads=kv_heads or heads, head_dim=head_dim or site.dim // max(heads, 1))

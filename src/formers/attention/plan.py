@@ -17,11 +17,13 @@ BLOCK = 64  # rows and columns of a scheduled block
 class Tiles:
     """Queries q_index[..., n, :] meet keys k_index[..., n, :]; an index of -1 is nothing.
 
-    q_index: (1 or B, 1 or H, N, R); k_index: (1 or B, 1 or H, N, C).
+    q_index: (1 or B, 1 or H, N, R); k_index: (1 or B, 1 or H, N, C). meet: (1 or B, 1 or H, N, R, C) bool, which of
+    these pairs do meet, where content decides that too (the same bucket, say); None: all.
     """
 
     q_index: Tensor
     k_index: Tensor
+    meet: Tensor | None = None
 
 
 @dataclass(frozen=True)

@@ -3,12 +3,12 @@ can be saved and used again when a pass is recomputed."""
 
 from typing import Any
 
-from torch import Tensor
+from torch import Tensor, nn
 
 from formers.attention.plan import Plan
 from formers.call import Call
 from formers.places import Places
-from formers.spec.core import Spec
+from formers.spec.core import Site, Spec
 
 
 class Selector(Spec):
@@ -19,6 +19,12 @@ class Selector(Spec):
         """True if later tokens never change the choice for earlier ones, so that decoding equals the full pass."""
         return False
 
+    def build(self, site: Site) -> "SelectorRule":
+        """Built at a site with heads and head_dim."""
+        raise NotImplementedError
+
+
+class SelectorRule(nn.Module):
     def choose(self, q: Tensor, k: Tensor, call: Call, to: Places) -> Any:
         """Discrete decisions (tensors) for queries (B, H, T, D) at call.at and keys (B, H, S, D) at `to`."""
         raise NotImplementedError

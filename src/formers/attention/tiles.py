@@ -66,9 +66,12 @@ def _one_group(
     if position.biased:
         scores = scores + position.bias(q_at, k_at, head).to(scores.dtype)
     if plan.multiplicity is not None:
-        scores = scores - plan.multiplicity(rows[..., :, None], columns[..., None, :]).clamp(min=1).log()
+        times = plan.multiplicity(rows[..., :, None], columns[..., None, :]).clamp(min=1)
+        scores = scores - times.to(scores.dtype).log()
     allowed = pattern.visible(q_at, k_at, head)
     allowed = allowed & (tiles.q_index >= 0)[..., :, None] & (tiles.k_index >= 0)[..., None, :]
+    if tiles.meet is not None:
+        allowed = allowed & tiles.meet
     if to.real is not None:
         allowed = allowed & _pick(to.real, columns)[..., None, :]
     weights, lse = _softmax(scores, allowed)

@@ -14,7 +14,8 @@ class Site:
 
     dim: width of the residual stream; vocab: number of token ids; causal: every output must be blind to later
     tokens; streaming: outputs must not depend on how the sequence was cut into calls; encoder: an encoder's output
-    can be attended to; heads, head_dim: set inside an attention part, 0 elsewhere.
+    can be attended to; heads, kv_heads, head_dim: set inside an attention part, 0 elsewhere; path: which block, sublayer, ...
+    of the model this is, so that alike parts can draw unlike random numbers from one seed.
     """
 
     dim: int
@@ -23,10 +24,16 @@ class Site:
     streaming: bool = False
     encoder: bool = False
     heads: int = 0
+    kv_heads: int = 0
     head_dim: int = 0
+    path: tuple[int, ...] = ()
 
     def replace(self, **changes: Any) -> "Site":
         return dataclasses.replace(self, **changes)
+
+    def part(self, number: int) -> "Site":
+        """The site of one of several parts that are built here."""
+        return self.replace(path=(*self.path, number))
 
 
 @dataclass(frozen=True)
