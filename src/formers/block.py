@@ -83,7 +83,7 @@ class StackLayer(nn.Module):
 def collect(y: Tensor, outs: list[Out]) -> Out:
     """One Out of several: states, choices and records side by side, losses summed by name."""
     states = tuple([out.state for out in outs])
-    if not any([out.losses or out.choices is not None or out.records for out in outs]):
+    if not any(out.losses or out.choices is not None or out.records for out in outs):
         return Out(y, states)  # most layers have none of these, and steps of decoding are short
     choices = tuple(out.choices for out in outs)
     return Out(
