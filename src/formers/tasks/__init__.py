@@ -1,0 +1,25 @@
+"""Tasks: what is learned from which data, and how well a model does it."""
+
+from formers.tasks.causal import Causal, evaluate_text
+from formers.tasks.masked import Masked
+from formers.tasks.pairs import PreparedPairs, prepare_pairs
+from formers.tasks.prepare import Prepared, open_prepared, prepare
+from formers.tasks.translation import Translation, translate
+from formers.train.task import Batch, Loss, Size, Task
+
+__all__ = [
+    "Batch",
+    "Causal",
+    "Loss",
+    "Masked",
+    "Prepared",
+    "PreparedPairs",
+    "Size",
+    "Task",
+    "Translation",
+    "evaluate_text",
+    "open_prepared",
+    "prepare",
+    "prepare_pairs",
+    "translate",
+]

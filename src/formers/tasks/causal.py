@@ -1,0 +1,91 @@
+"""Causal language modelling: predict every token from those before it."""
+
+import math
+from typing import Any, cast
+
+import torch
+from torch import Tensor, nn
+
+from formers.data.batches import Ordered, Packed
+from formers.data.tokenizer import Tokenizer
+from formers.data.tokens import TokenFile
+from formers.model import Decoder
+from formers.spec import Spec
+from formers.tasks.fit import require_fit
+from formers.tasks.loss import summed_nats
+from formers.tasks.prepare import Prepared
+from formers.tasks.score import byte_count, score, summed
+from formers.train.spec import TrainSpec
+from formers.train.task import Batch, Loss, Size, Tick, device_of, untold
+
+
+class Causal:
+    """Documents packed end to end and cut into windows, each once an epoch; a `Task`."""
+
+    def __init__(self, prepared: Prepared, spec: TrainSpec) -> None:
+        self._prepared, self._spec = prepared, spec
+        self._windows = Packed(prepared.train, spec.length, spec.batch, spec.seed)
+
+    @property
+    def data(self) -> dict[str, str]:
+        return self._prepared.fingerprints
+
+    def require(self, spec: Spec) -> None:
+        require_fit(spec, Decoder, self._prepared.tokenizer, self._spec.length)
+
+    def batch(self, step: int) -> Batch:
+        """inputs and targets, (B, T) int64 each."""
+        window = self._windows.at(step - 1)
+        return {"inputs": window[:, :-1].contiguous(), "targets": window[:, 1:].contiguous()}
+
+    def size(self, batch: Batch) -> Size:
+        return Size(batch["inputs"].numel(), batch["targets"].numel())
+
+    def loss(self, model: Any, batch: Batch) -> Loss:
+        out = model(batch["inputs"])
+        return Loss(summed_nats(out.logits, batch["targets"], self._spec.label_smoothing), out.losses)
+
+    def evaluate(self, model: nn.Module, limit: int | None = None, tick: Tick = untold) -> dict[str, float]:
+        """See `evaluate_text`."""
+        held_out, spec = self._prepared.held_out, self._spec
+        return evaluate_text(model, held_out, self._prepared.tokenizer, spec.length, spec.batch, limit, tick)
+
+
+def evaluate_text(
+    model: nn.Module,
+    text: TokenFile,
+    tokenizer: Tokenizer,
+    length: int,
+    batch: int,
+    limit: int | None = None,
+    tick: Tick = untold,
+) -> dict[str, float]:
+    """What a causal model needs for a text, each of whose tokens is predicted exactly once.
+
+    The text is cut into windows of `length` tokens, and a token sees those before it in its window only. The first
+    token of all is predicted from the end id; where there is none, it is charged ln(vocabulary). limit: read the first
+    so many tokens only.
+
+    Gives nats (per token), perplexity, tokens, and bits_per_byte and bytes where the bytes of the text are known: all
+    the nats, those of the end ids included, over ln 2 times the bytes of UTF-8. Raises ConfigError if the model does
+    not fit the tokenizer or the length, and DataError if the text is of another tokenizer.
+    """
+    text.require(tokenizer)
+    require_fit(cast(Spec, model.spec), Decoder, tokenizer, length)
+    tokens = text.tokens if limit is None else text.tokens[:limit]
+    windows = Ordered(tokens, length, batch, start=tokenizer.end)
+    parts = []
+    for number, (rows, real) in enumerate(windows, 1):
+        parts.append(_nats_of(model, rows, real))
+        tick(number / len(windows))
+    opening = 0.0 if tokenizer.end is not None else math.log(tokenizer.vocab)
+    text_bytes = text.text_bytes if len(tokens) == len(text.tokens) else byte_count(tokens, tokenizer)
+    return score(summed(parts) + opening, len(tokens), text_bytes)
+
+
+def _nats_of(model: nn.Module, rows: Tensor, real: Tensor) -> Tensor:
+    inputs, targets, counted = (tensor.to(device_of(model)) for tensor in (rows[:, :-1], rows[:, 1:], real[:, 1:]))
+    with torch.no_grad():
+        if real.all():
+            return summed_nats(model(inputs).logits, targets)
+        return summed_nats(model(inputs, logits_at=counted).logits, targets[counted])

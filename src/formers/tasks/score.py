@@ -1,0 +1,34 @@
+"""From summed nats to the figures that people compare."""
+
+import math
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor
+
+from formers.data.tokenizer import Tokenizer
+
+
+def score(nats: float, tokens: int, text_bytes: int | None = None) -> dict[str, float]:
+    """nats (per token), perplexity, tokens; and bits_per_byte and bytes where the bytes of the text are known."""
+    mean = nats / tokens
+    found: dict[str, float] = {"nats": mean, "perplexity": math.exp(min(mean, 700.0)), "tokens": tokens}
+    if text_bytes:
+        found |= {"bits_per_byte": nats / (math.log(2) * text_bytes), "bytes": text_bytes}
+    return found
+
+
+def summed(parts: list[Tensor]) -> float:
+    """The sum of many scalars, in double precision, fetched from the device at once."""
+    return math.fsum(torch.stack(parts).tolist())
+
+
+def byte_count(tokens: npt.NDArray[np.integer[Any]], tokenizer: Tokenizer) -> int | None:
+    """How many bytes of UTF-8 the tokens stand for, or None where one of them does not tell by itself."""
+    numbers, counts = np.unique(tokens, return_counts=True)
+    pieces = [tokenizer.token_bytes(int(number)) for number in numbers]
+    if any(piece is None for piece in pieces):
+        return None
+    return sum(len(piece or b"") * int(count) for piece, count in zip(pieces, counts, strict=True))

@@ -1,0 +1,97 @@
+"""One update of the parameters: forward, backward, clip, step."""
+
+import functools
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn.utils import clip_grad_norm_
+
+from formers.errors import ConfigError
+from formers.train.device import autocast, seed_generators, seed_of_step
+from formers.train.spec import TrainSpec
+from formers.train.task import Loss, Task, pieces, to_device
+
+
+@dataclass(frozen=True)
+class Update:
+    """What one update did. loss: nats per target, and norm: of the gradient before clipping, scalars on the device;
+    named: the model's own losses, alike; tokens: that the model read."""
+
+    step: int
+    rate: float
+    tokens: int
+    loss: Tensor
+    norm: Tensor
+    named: dict[str, Tensor]
+
+
+class Updater:
+    """Updates a model, step by step; what a step does depends on nothing but parameters, optimiser and its number."""
+
+    def __init__(
+        self, model: nn.Module, task: Task, spec: TrainSpec, optimizer: torch.optim.Optimizer, device: torch.device
+    ) -> None:
+        self._forward = compiled(model) if spec.compile else model
+        self._task, self._spec, self._optimizer, self._device = task, spec, optimizer, device
+        self._parameters = [parameter for group in optimizer.param_groups for parameter in group["params"]]
+
+    def __call__(self, step: int) -> Update:
+        """Do update `step`, counted from 1, without waiting for the device."""
+        spec = self._spec
+        rate = spec.optimizer.learning_rate * spec.schedule.factor(step, spec.steps)
+        for group in self._optimizer.param_groups:
+            group["lr"] = rate
+        tokens, losses = self._backward(step)
+        norm = self._clip()
+        self._optimizer.step()
+        self._optimizer.zero_grad()
+        named = {name: total([loss.named[name] for loss in losses]) for name in losses[0].named}
+        return Update(step, rate, tokens, total([loss.nats for loss in losses]), norm, named)
+
+    def _backward(self, step: int) -> tuple[int, list[Loss]]:
+        """Add up the gradient of the batch; its losses are those of the pieces, each with the piece's share."""
+        seed = seed_of_step(self._spec.seed, step)
+        seed_generators(self._device, seed)
+        forward = functools.partial(self._forward, seed=seed)
+        parts = pieces(self._task.batch(step), self._spec.accumulation)
+        sizes = [self._task.size(part) for part in parts]
+        targets = sum(size.targets for size in sizes)
+        losses = []
+        for part in parts:
+            with autocast(self._device, self._spec.precision):
+                loss = self._task.loss(forward, to_device(part, self._device))
+            share = Loss(loss.nats / targets, {name: value / len(parts) for name, value in loss.named.items()})
+            objective = share.nats
+            for value in share.named.values():
+                objective = objective + self._spec.auxiliary * value
+            objective.backward()
+            losses.append(Loss(share.nats.detach(), {name: value.detach() for name, value in share.named.items()}))
+        return sum(size.tokens for size in sizes), losses
+
+    def _clip(self) -> Tensor:
+        return clip_grad_norm_(self._parameters, math.inf if self._spec.clip is None else self._spec.clip)
+
+
+def compiled(model: nn.Module) -> Callable[..., Any]:
+    """The model's forward pass by torch.compile. It raises ConfigError, when first called, if it cannot be compiled."""
+    from torch._dynamo.exc import TorchDynamoException
+
+    forward = torch.compile(model)
+
+    def checked(*arguments: Any, **named: Any) -> Any:
+        try:
+            return forward(*arguments, **named)
+        except TorchDynamoException as error:
+            reason = str(error).strip().partition("\n")[0]
+            raise ConfigError(f"the model could not be compiled: {reason}; train with compile=False") from error
+
+    return checked
+
+
+def total(parts: list[Tensor]) -> Tensor:
+    """The sum of a few scalars."""
+    return parts[0] if len(parts) == 1 else torch.stack(parts).sum()
