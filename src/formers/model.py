@@ -106,6 +106,10 @@ class Encoder(TokenModel):
     head: Head | None = None
     pooler: Pooler | None = None
 
+    def inside(self, site: Site) -> Site:
+        """It is run once, whatever is decoded from it, and has no encoder of its own."""
+        return super().inside(site).replace(streaming=False, encoder=False)
+
 
 class TokenLayer(nn.Module):
     """A Decoder or an Encoder, built."""
