@@ -160,10 +160,17 @@ class TokenLayer(nn.Module):
         return logits
 
     def step(
-        self, tokens: Tensor, state: ModelState | None, *, mask: Tensor | None = None, logits_at: At = slice(-1, None)
+        self,
+        tokens: Tensor,
+        state: ModelState | None,
+        *,
+        mask: Tensor | None = None,
+        marks: Mapping[str, Tensor] | None = None,
+        logits_at: At = slice(-1, None),
+        seed: int = 0,
     ) -> Output:
         """Continue a stream by tokens (B, T); the same method as an encoder-decoder's."""
-        return self(tokens, state, mask=mask, logits_at=logits_at)
+        return self(tokens, state, mask=mask, marks=marks, logits_at=logits_at, seed=seed)
 
 
 class EncoderDecoder(Spec):
@@ -258,10 +265,14 @@ class EncoderDecoderLayer(nn.Module):
         state: EncoderDecoderState,
         *,
         mask: Tensor | None = None,
+        marks: Mapping[str, Tensor] | None = None,
         logits_at: At = slice(-1, None),
+        seed: int = 0,
     ) -> Output:
         """Continue the target side by tokens (B, T)."""
-        out = self.target(tokens, state.target, mask=mask, logits_at=logits_at, encoded=state.encoded)
+        out = self.target(
+            tokens, state.target, mask=mask, marks=marks, logits_at=logits_at, encoded=state.encoded, seed=seed
+        )
         return out._replace(state=EncoderDecoderState(None, out.state))
 
 

@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from formers import MLP, Attention, Block, Blocks, Causal, Decoder, Window, make
+from formers import MLP, Attention, Block, Blocks, Causal, Decoder, Same, Window, make
 from formers import state as states
 from formers.places import Places
 from formers.state import Log
@@ -69,3 +69,17 @@ def test_marks_must_be_given_in_every_call_of_a_stream() -> None:
     marked = Places.run(0, 2, marks={"document": torch.zeros(1, 2)})
     with pytest.raises(ValueError, match=r"\['document'\] were given in one call and not in another"):
         marked.join(Places.run(2, 1))
+
+
+def test_a_stream_of_marked_tokens_keeps_documents_apart() -> None:
+    attention = Attention(2, pattern=Causal() & Same("document"))
+    model = Decoder("packed", 10, 8, (Block((attention, MLP(8))),)).build().eval()
+    tokens, document = torch.tensor([[1, 2, 3, 4, 5]]), torch.tensor([[0, 0, 1, 1, 1]])
+    with torch.no_grad():
+        whole = model(tokens, marks={"document": document}).logits
+        state = model(tokens[:, :3], marks={"document": document[:, :3]}).state
+        rest = model.step(tokens[:, 3:], state, marks={"document": document[:, 3:]}, logits_at=slice(None)).logits
+        torch.testing.assert_close(rest, whole[:, 3:])
+        torch.testing.assert_close(whole[:, 2:], model(tokens[:, 2:], marks={"document": document[:, 2:]}).logits)
+    with pytest.raises(ValueError, match="needs the mark 'document'"):
+        model(tokens)

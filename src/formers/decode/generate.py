@@ -1,14 +1,17 @@
 """Writing behind prompts token by token: whole batches at once, or as a stream of text."""
 
 from collections.abc import Iterator, Sequence
+from contextlib import suppress
 from typing import Any, Generic, TypeVar
 
 import torch
 from torch import Tensor, nn
 
 from formers.data.tokenizer import Tokenizer
+from formers.decode.order import NoRuleError
 from formers.decode.prompt import Prompts, at_rest, last_logits, prepare, read
 from formers.decode.sampling import Sampling, choose, row_seeds, uniforms
+from formers.decode.straight import Straight
 from formers.decode.transcript import Generation, Stops, Transcript
 from formers.errors import FormersError
 from formers.state import select
@@ -124,6 +127,8 @@ class _Batch:
         self._sampling = sampling
         self._prompts: Prompts | None = prompts  # until they have been read
         self._state: Any = None
+        self._straight: Straight | None = None
+        self._may_be_straight = True
         self._tokens = prompts.written[:, -1:]
         steps = max(room for room, _ in prompts.budgets)
         written = prompts.written
@@ -139,12 +144,23 @@ class _Batch:
                 logits, self._state = read(self._model, self._prompts)
                 self._prompts = None
             else:
-                reply = self._model.step(self._tokens, self._state, logits_at=slice(-1, None))
-                logits, self._state = last_logits(reply), reply.state
+                logits = self._read()
             chosen = self._choose(logits)
             self._tokens = chosen[:, None]
             tokens: list[int] = chosen.tolist()
             return tokens
+
+    def _read(self) -> Tensor:
+        """The logits (B, V) after the last tokens."""
+        if self._straight is None and self._may_be_straight and len(self._tokens) == 1:
+            self._may_be_straight = False
+            with suppress(NoRuleError):
+                self._straight, self._state = Straight(self._model, self._state), None
+        if self._straight is not None:
+            return self._straight(self._tokens)
+        reply = self._model.step(self._tokens, self._state, logits_at=slice(-1, None))
+        self._state = reply.state
+        return last_logits(reply)
 
     def _choose(self, logits: Tensor) -> Tensor:
         uniform = None if self._uniforms is None else self._uniforms[:, self._step]

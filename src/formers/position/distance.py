@@ -40,7 +40,7 @@ class ALiBiLayer(PositionLayer):
 
     def __init__(self, heads: int) -> None:
         super().__init__()
-        self.slopes = alibi_slopes(heads)
+        self.heads, self.slopes = heads, alibi_slopes(heads)
 
     def bias(self, q: Spots, k: Spots, head: Tensor) -> Tensor:
         slope = torch.tensor(self.slopes, device=head.device, dtype=torch.get_default_dtype())[head]
@@ -79,7 +79,7 @@ class T5BucketsLayer(PositionLayer):
 
     def __init__(self, spec: T5Buckets, heads: int, causal: bool) -> None:
         super().__init__()
-        self.spec, self.causal = spec, causal
+        self.spec, self.heads, self.causal = spec, heads, causal
         self.table = nn.Embedding(spec.buckets, heads)
 
     def bias(self, q: Spots, k: Spots, head: Tensor) -> Tensor:

@@ -41,7 +41,7 @@ class RotaryLayer(PositionLayer):
 
     def turn(self, x: Tensor, places: Places, memo: Memo) -> Tensor:
         cos, sin = memo.once(
-            ("rotary", self.spec, self.head_dim, places, x.dtype), lambda: self._angles(places, x.dtype)
+            ("rotary", self.spec, self.head_dim, places, x.dtype), lambda: self.angles(places, x.dtype)
         )
         if self.spec.pairing == "adjacent":
             a, b = x[..., 0::2], x[..., 1::2]
@@ -49,7 +49,7 @@ class RotaryLayer(PositionLayer):
         a, b = x.chunk(2, -1)
         return torch.cat([a * cos - b * sin, b * cos + a * sin], -1)
 
-    def _angles(self, places: Places, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
+    def angles(self, places: Places, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
         """cos and sin (1 or B, 1, T, D / 2), worked out in at least 32 bits: long positions need them."""
         exact = torch.promote_types(dtype, torch.float32)
         exponent = torch.arange(0, self.head_dim, 2, dtype=exact, device=places.pos.device) / self.head_dim
