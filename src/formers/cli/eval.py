@@ -1,0 +1,85 @@
+"""`formers eval`: how well a trained model does on text that it has not seen."""
+
+import argparse
+import tempfile
+from pathlib import Path
+from typing import Any
+
+from formers.cli.material import material_to_test, open_material, require_vocabulary, task_of
+from formers.cli.model import read_spec
+from formers.cli.parser import Parser
+from formers.cli.progress import ticking
+from formers.model import Decoder, Encoder
+from formers.tasks import evaluate_text
+from formers.train import TrainSpec, load_model, load_run_tokenizer
+from formers.train.device import pick_device
+
+LENGTH, BATCH = 512, 8  # of the rows for models that were not trained here
+WORDS = {
+    "bits_per_byte": "bits per byte",
+    "perplexity": "perplexity",
+    "nats": "nats per token",
+    "accuracy": "accuracy",
+    "bleu": "BLEU",
+    "tokens": "tokens",
+    "bytes": "bytes",
+}
+EXAMPLES = """\
+  formers eval runs/notes
+  formers eval runs/notes --data other.txt
+"""
+
+
+def declare(parser: Parser) -> None:
+    """A run, and perhaps other data."""
+    parser.add_argument("run", type=Path, metavar="RUN", help="the folder of a run, or one of its checkpoints")
+    told = "text to evaluate on, all of it (what the run held out); for an encoder-decoder SOURCE and TARGET"
+    parser.add_argument("--data", nargs="+", type=Path, metavar="PATH", help=told)
+
+
+def run(options: argparse.Namespace) -> None:
+    """Print one figure a line."""
+    model: Any = load_model(options.run).to(pick_device())
+    tokenizer = load_run_tokenizer(options.run)
+    require_vocabulary(model.spec, tokenizer)
+    folder = run_folder(options.run)
+    with tempfile.TemporaryDirectory() as scratch:
+        if options.data:
+            material = material_to_test(model.spec, options.data, Path(scratch), tokenizer)
+        else:
+            material = open_material(model.spec, folder / "data", tokenizer)
+        found = evaluate(model, material, _training(folder, model.spec))
+    print_figures(found)
+
+
+def evaluate(model: Any, material: Any, training: TrainSpec) -> dict[str, float]:
+    """The figures of a model on the held-out part of some material."""
+    with ticking("evaluating") as tick:
+        if isinstance(model.spec, Decoder):
+            text, tokenizer = material.held_out, material.tokenizer
+            return evaluate_text(model, text, tokenizer, training.length, training.batch, tick=tick)
+        if isinstance(model.spec, Encoder):  # rows that a short text can fill
+            training = training.replace(length=min(training.length, len(material.train)))
+        return task_of(model.spec, material, training).evaluate(model, tick=tick)
+
+
+def print_figures(found: dict[str, float]) -> None:
+    """The figures that are known, one a line."""
+    width = max(map(len, WORDS.values()))
+    for name, word in WORDS.items():
+        if name in found:
+            whole = isinstance(found[name], int)
+            print(f"{word:<{width}}  {found[name]:{',' if whole else ',.4f'}}")
+
+
+def run_folder(path: Path) -> Path:
+    """The run itself, or the run that a checkpoint belongs to."""
+    return path.parent.parent if (path / "model.safetensors").is_file() else path
+
+
+def _training(folder: Path, spec: Any) -> TrainSpec:
+    """What the run was trained with, or for an imported model what it can read."""
+    file = folder / "train.json"
+    if file.is_file():
+        return read_spec(str(file))
+    return TrainSpec(1, batch=BATCH, length=min(LENGTH, spec.max_length or LENGTH))

@@ -1,0 +1,99 @@
+"""`formers train`: train a model on text, in a run folder."""
+
+import argparse
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from formers.cli.material import Material, open_material, prepare_material, require_vocabulary, task_of, told
+from formers.cli.model import chosen_model, declare_model, read_spec, require_buildable
+from formers.cli.parser import Parser
+from formers.cli.training import changed, declare_training, given_training, new_training
+from formers.errors import CheckpointError, ConfigError
+from formers.model import EncoderDecoder, parameter_count
+from formers.train import Run, TrainSpec, load_run_tokenizer, train
+
+INTERRUPTED = 130
+EXAMPLES = """\
+  formers train gpt2 dim=128 depth=4 heads=4 length=256 --data notes/ --out runs/notes --steps 2000
+  formers train llama dim=256 depth=6 heads=8 hidden=688 --data text.jsonl --tokenizer bpe:8000 \\
+      --steps 5000 --learning-rate 2e-3 --schedule "CosineDecay(warm_up=200)" --out runs/llama
+  formers train transformer dim=256 depth=3 heads=4 hidden=1024 --data train.en train.de \\
+      --label-smoothing 0.1 --steps 8000 --out runs/en-de
+  formers train --resume --out runs/notes
+"""
+
+
+def declare(parser: Parser) -> None:
+    """A model, its data, its folder, and a training spec."""
+    declare_model(parser, optional=True)
+    told = "text files, folders or JSON lines; for an encoder-decoder two files, line by line SOURCE and TARGET"
+    parser.add_argument("--data", nargs="+", type=Path, metavar="PATH", help=told)
+    parser.add_argument("--out", required=True, type=Path, metavar="RUN", help="the folder of the run")
+    told = "bytes, characters, bpe:8000, or a path (bytes; for an encoder-decoder bpe:8000)"
+    parser.add_argument("--tokenizer", metavar="KIND", help=told)
+    parser.add_argument("--resume", action="store_true", help="go on from the run's last checkpoint, with its own data")
+    declare_training(parser)
+
+
+def run(options: argparse.Namespace) -> int:
+    """Train; 130 if Ctrl-C stopped it, with everything saved."""
+    return _resume(options) if options.resume else _begin(options)
+
+
+def _begin(options: argparse.Namespace) -> int:
+    if options.model is None:
+        raise ConfigError("no model is named; begin with a member or a spec file, or add --resume to go on with a run")
+    _require_data(options.data)
+    if Run(options.out).started:
+        raise CheckpointError(
+            f"{options.out} holds a run already; add --resume to go on with it, or name another --out"
+        )
+    spec = chosen_model(options)
+    require_buildable(spec)
+    training = new_training(given_training(options), _longest(spec))
+    tokenizer = options.tokenizer or ("bpe:8000" if isinstance(spec, EncoderDecoder) else "bytes")
+    material = prepare_material(spec, options.data, options.out / "data", tokenizer)
+    spec = chosen_model(options, vocab=material.tokenizer.vocab)
+    require_vocabulary(spec, material.tokenizer)
+    return train_and_tell(spec, material, training, options.out)
+
+
+def _resume(options: argparse.Namespace) -> int:
+    folder = Run(options.out)
+    if not folder.started:
+        raise CheckpointError(f"{options.out} holds no run to resume; leave --resume out to begin one")
+    tokenizer = load_run_tokenizer(options.out)
+    spec = folder.spec if options.model is None else chosen_model(options, vocab=tokenizer.vocab)
+    training = changed(read_spec(str(options.out / "train.json")), given_training(options))
+    material = open_material(spec, options.out / "data", tokenizer)
+    print(f"going on with the data that the run began with, in {options.out / 'data'}")
+    return train_and_tell(spec, material, training, options.out, resume=True)
+
+
+def train_and_tell(spec: Any, material: Material, training: TrainSpec, out: Path, *, resume: bool = False) -> int:
+    """Train, with what there is told before and what became of it after; the exit code."""
+    torch.manual_seed(training.seed)
+    model = spec.build()
+    print(f"{spec.name}: {parameter_count(model):,} parameters; {told(material)}")
+    task = task_of(spec, material, training)
+    outcome = train(model, task, training, out, tokenizer=material.tokenizer, resume=resume)
+    if not outcome.finished:
+        return INTERRUPTED
+    print(f"the run is in {out}, its loss in {out / 'loss.png'}")
+    return 0
+
+
+def _longest(spec: Any) -> int | None:
+    """The longest row that the model can read; None: any."""
+    sides = (spec.source, spec.target) if isinstance(spec, EncoderDecoder) else (spec,)
+    return min((side.max_length for side in sides if side.max_length is not None), default=None)
+
+
+def _require_data(data: list[Path] | None) -> None:
+    if not data:
+        raise ConfigError("there is nothing to learn from; name text with --data PATH")
+    for path in data:
+        if "=" in path.name and not path.exists():
+            raise ConfigError(f"{path} was taken for data; write the arguments of the model before --data")

@@ -1,0 +1,102 @@
+"""Attention patterns as squares: queries down, keys across; each cell says how many of its pairs are seen."""
+
+from dataclasses import dataclass
+
+import torch
+from rich.text import Text
+from torch import Tensor
+
+from formers.attention import Causal, Everything
+from formers.report.parts import Look
+from formers.report.square import shares
+
+CELLS = 32
+WHOLE = 4096  # the longest sequence that is drawn as a whole
+
+# Two characters a cell, since a character is twice as high as it is wide. From "none of its pairs" to "all".
+GLYPHS = ("· ", "░░", "▒▒", "▓▓", "██")
+PLAIN_GLYPHS = (". ", "::", "++", "%%", "##")
+
+
+@dataclass(frozen=True)
+class Square:
+    """A pattern over the first `length` tokens. share: (C, C), the part of each cell's pairs that is seen.
+
+    heads: which heads look like this.
+    """
+
+    look: Look
+    length: int
+    share: Tensor
+    heads: tuple[int, ...]
+
+    @property
+    def cell(self) -> int:
+        """Tokens along the side of a cell."""
+        return -(-self.length // len(self.share))
+
+    @property
+    def title(self) -> str:
+        """The pattern, and the heads if they differ."""
+        chosen = ", of which pairs are chosen by content" if self.look.by_content else ""
+        some = len(self.heads) < self.look.heads
+        return repr(self.look.pattern) + chosen + (f", heads {_listed(self.heads)}" if some else "")
+
+    @property
+    def scale(self) -> str:
+        """What is drawn, in words."""
+        if self.cell == 1:
+            return f"the first {self.length} tokens"
+        return f"{self.length:,} tokens, {self.cell} x {self.cell} to a cell"
+
+
+def squares(look: Look, length: int, cells: int = CELLS) -> list[Square]:
+    """The square of a pattern, one for each kind of head: at the scale where it shows more than a plain triangle.
+
+    That is the first `cells` tokens one by one, or else `length` tokens as a whole.
+    """
+    near = min(cells, length)
+    share = shares(look.pattern, look.heads, near, near)
+    whole = min(length, WHOLE)
+    if whole > near and _is_plain(share):
+        wide = shares(look.pattern, look.heads, whole, cells)
+        if not torch.equal(wide, _shrunk_like(share, whole, cells)):
+            return _by_head(look, whole, wide)
+    return _by_head(look, near, share)
+
+
+def draw(square: Square, *, ascii_only: bool = False) -> Text:
+    """The square as characters, with its title, what it shows, and its axes."""
+    glyphs = PLAIN_GLYPHS if ascii_only else GLYPHS
+    levels = torch.where(square.share > 0, 1 + (square.share * (len(glyphs) - 2)).floor(), 0).long()
+    lines = ["".join(glyphs[level] for level in row).rstrip() for row in levels.tolist()]
+    text = Text.assemble((square.title, "bold"), f"\n{square.scale}; queries down, keys across\n")
+    return text.append("\n".join(lines))
+
+
+def _by_head(look: Look, length: int, share: Tensor) -> list[Square]:
+    kinds: list[tuple[Tensor, list[int]]] = []
+    for head, own in enumerate(share):
+        alike = next((heads for other, heads in kinds if torch.equal(own, other)), None)
+        if alike is None:
+            kinds.append((own, [head]))
+        else:
+            alike.append(head)
+    everyone = tuple(range(look.heads))
+    return [Square(look, length, own, tuple(heads) if len(share) > 1 else everyone) for own, heads in kinds]
+
+
+def _is_plain(share: Tensor) -> bool:
+    """Is everything seen, or everything up to the diagonal?"""
+    full = torch.ones_like(share)
+    return torch.equal(share, full) or torch.equal(share, full.tril())
+
+
+def _shrunk_like(share: Tensor, length: int, cells: int) -> Tensor:
+    """What a plain square looks like at the scale of `length` tokens."""
+    plain = Everything() if bool(share.all()) else Causal()
+    return shares(plain, 1, length, cells).expand(len(share), -1, -1)
+
+
+def _listed(heads: tuple[int, ...]) -> str:
+    return ", ".join(map(str, heads))

@@ -1,0 +1,146 @@
+"""The price of one part. A kind of part that costs more than its matrices registers its own `price_of`."""
+
+from dataclasses import dataclass, fields
+from functools import cache, singledispatch
+from typing import Any
+
+from torch import nn
+
+from formers.attention import Attention, CrossAttention
+from formers.attention.pattern import Pattern
+from formers.embedding import Embedding
+from formers.head import MaskedLM, Pooler, Tied
+from formers.model import parameter_count
+from formers.position import Position, Shaw, TransformerXL
+from formers.report.square import keys_seen
+from formers.spec.core import Site, Spec
+
+NUMBER = 4  # bytes of a parameter or of a remembered value: fp32
+
+
+@dataclass(frozen=True)
+class Price:
+    """What a part costs at a length of N tokens.
+
+    operations: per token, the mean over one pass of N tokens; last: of the Nth token alone, in a decode step.
+    weights: bytes of the parameters that a decode step reads. token: bytes that a token adds to the state;
+    state: bytes of the state after N tokens, where old ones may have been forgotten.
+    """
+
+    parameters: int = 0
+    operations: float = 0
+    last: float = 0
+    weights: int = 0
+    token: int = 0
+    state: int = 0
+
+    def __add__(self, other: "Price") -> "Price":
+        return Price(*(getattr(self, field.name) + getattr(other, field.name) for field in fields(Price)))
+
+    def times(self, count: int) -> "Price":
+        """The price of that many equal parts."""
+        return Price(*(getattr(self, field.name) * count for field in fields(Price)))
+
+
+@singledispatch
+def price_of(part: Spec, module: Any, site: Site, length: int) -> Price:
+    """The price of a part, given the module built of it at a site (on the meta device, which costs nothing).
+
+    Where nothing else is registered: every matrix meets every token, every parameter is read, nothing is kept.
+    """
+    parameters, products = parameter_count(module), _products(module)
+    return Price(parameters, products, products, NUMBER * parameters)
+
+
+@price_of.register
+def _attention(part: Attention, module: Any, site: Site, length: int) -> Price:
+    inner, pattern = part.inside(site), part.pattern_at(site)
+    mean, last = _keys_seen(pattern, inner.heads, length)
+    pair = 4 * inner.heads * inner.head_dim  # its score, and its share of the output
+    products = _products(module.projection)
+    by_place, by_last_place = place_operations(part.position, inner, length)
+    token = NUMBER * 2 * (part.kv_heads or part.heads) * inner.head_dim
+    parameters = parameter_count(module)
+    return Price(
+        parameters,
+        products + pair * mean + by_place,
+        products + pair * last + by_last_place,
+        NUMBER * parameters,
+        token,
+        token * _kept(pattern, length),
+    )
+
+
+@price_of.register
+def _cross_attention(part: CrossAttention, module: Any, site: Site, length: int) -> Price:
+    """The source is taken to be as long as the target; its keys and values are made once, and kept."""
+    inner = part.inside(site)
+    pairs = 4 * inner.heads * inner.head_dim * length
+    made_once = nn.ModuleList([module.projection.k_proj, module.projection.v_proj])
+    products, parameters = _products(module), parameter_count(module)
+    return Price(
+        parameters,
+        products + pairs,
+        products - _products(made_once) + pairs,
+        NUMBER * (parameters - parameter_count(made_once)),
+        0,
+        NUMBER * 2 * (part.kv_heads or part.heads) * inner.head_dim * length,
+    )
+
+
+@price_of.register
+def _embedding(part: Embedding, module: nn.Module, site: Site, length: int) -> Price:
+    """A token reads one row of each table."""
+    tables = [inner.weight for inner in module.modules() if isinstance(inner, nn.Embedding)]
+    parameters = parameter_count(module)
+    read = parameters - sum(table.numel() for table in tables) + sum(table.shape[1] for table in tables)
+    return Price(parameters, 0, 0, NUMBER * read)
+
+
+@price_of.register(Tied)
+@price_of.register(MaskedLM)
+def _tied(part: Spec, module: nn.Module, site: Site, length: int) -> Price:
+    """The embedding's table is a matrix here."""
+    parameters, table = parameter_count(module), site.vocab * site.dim
+    products = _products(module) + 2 * table
+    return Price(parameters, products, products, NUMBER * (parameters + table))
+
+
+@price_of.register
+def _pooler(part: Pooler, module: nn.Module, site: Site, length: int) -> Price:
+    """It looks at the first token only."""
+    return Price(parameter_count(module), _products(module) / length)
+
+
+@singledispatch
+def place_operations(position: Position, inner: Site, length: int) -> tuple[float, float]:
+    """Operations that a position adds to attention: per token of a pass, and of the last token in a decode step."""
+    return 0.0, 0.0
+
+
+@place_operations.register
+def _shaw(position: Shaw, inner: Site, length: int) -> tuple[float, float]:
+    each = 4 * inner.heads * inner.head_dim * (2 * position.reach + 1)
+    return each, each
+
+
+@place_operations.register
+def _transformer_xl(position: TransformerXL, inner: Site, length: int) -> tuple[float, float]:
+    """The sinusoids of all distances are projected once a call, and every query meets all of them."""
+    width = inner.heads * inner.head_dim
+    distances = length if inner.causal else 2 * length - 1
+    project, meet = 2 * inner.dim * width * distances, 2 * width * distances
+    return project / length + meet, project + meet
+
+
+def _products(module: nn.Module) -> int:
+    """Operations of a module's matrices for one token."""
+    return sum(2 * inner.weight.numel() for inner in module.modules() if isinstance(inner, nn.Linear))
+
+
+def _kept(pattern: Pattern, length: int) -> int:
+    """How many of the tokens so far `KeepAll` still holds: those that the next token may see."""
+    return length if pattern.horizon is None else min(length, pattern.horizon - 1)
+
+
+_keys_seen = cache(keys_seen)

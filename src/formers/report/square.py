@@ -1,0 +1,62 @@
+"""How much of a square of queries and keys a pattern shows: for drawings, and for counting operations."""
+
+from collections.abc import Iterator
+
+import torch
+from torch import Tensor
+
+from formers.attention.pattern import Pattern
+from formers.places import Spots
+from formers.report.parts import walk
+from formers.spec.core import Site
+
+PIECE = 1 << 22  # pairs looked at at a time
+EXACT = 4096  # up to this length every query is counted; beyond it, evenly spaced ones
+
+
+def visible(pattern: Pattern, heads: int, rows: Tensor, length: int) -> Tensor:
+    """Which of `length` keys the queries at positions `rows` (R,) see: bool (1 or H, R, length).
+
+    Every mark that the pattern reads is the same for all tokens: one document, one segment.
+    """
+    marks = {mark: torch.zeros(1, dtype=torch.int64) for mark in _marks(pattern)}
+    q = Spots(rows[None, None, :, None], {name: mark[None, None, :, None] for name, mark in marks.items()})
+    k = Spots(torch.arange(length)[None, None, None], {name: mark[None, None, None] for name, mark in marks.items()})
+    seen = pattern.visible(q, k, torch.arange(heads)[:, None, None])
+    return torch.broadcast_to(seen[0], (seen.shape[1], len(rows), length))
+
+
+def shares(pattern: Pattern, heads: int, length: int, cells: int) -> Tensor:
+    """The square of `length` tokens as cells x cells: the share of the pairs in each that is seen, (1 or H, C, C)."""
+    edges = torch.linspace(0, length, cells + 1).round().long()
+    size = edges.diff()
+    rows = []
+    for start, stop in zip(edges[:-1].tolist(), edges[1:].tolist(), strict=True):
+        columns = visible(pattern, heads, torch.arange(start, stop), length).sum(1).cumsum(-1)
+        before = torch.nn.functional.pad(columns, (1, 0))[..., edges]
+        rows.append(before.diff(dim=-1) / ((stop - start) * size))
+    return torch.stack(rows, 1)
+
+
+def keys_seen(pattern: Pattern, heads: int, length: int) -> tuple[float, float]:
+    """How many keys a query sees among `length` tokens: the mean of all queries, and the last one; means of the heads.
+
+    Exact up to a length of 4096; beyond it the mean is that of evenly spaced queries.
+    """
+    rows = torch.arange(length)
+    if length > EXACT:
+        count = max(1, EXACT * EXACT // length)
+        rows = ((torch.arange(count) + 0.5) * (length / count)).long()
+    counted = sum(float(seen.sum()) / len(seen) for seen in _pieces(pattern, heads, rows, length))
+    last = visible(pattern, heads, torch.tensor([length - 1]), length)
+    return counted / len(rows), float(last.sum()) / len(last)
+
+
+def _pieces(pattern: Pattern, heads: int, rows: Tensor, length: int) -> Iterator[Tensor]:
+    for some in rows.split(max(1, PIECE // length)):
+        yield visible(pattern, heads, some, length)
+
+
+def _marks(pattern: Pattern) -> list[str]:
+    """The names of the marks that a pattern reads, by its fields named `mark`."""
+    return [part.mark for _, part, _ in walk(pattern, Site(dim=1)) if hasattr(part, "mark")]
