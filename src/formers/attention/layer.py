@@ -80,8 +80,8 @@ class AttentionLayer(nn.Module):
         self.select = spec.select.build(inner) if spec.select else None
 
     def forward(self, x: Tensor, call: Call, state: Any = None, choices: Any = None) -> Out:
-        x, recalled = self.recall(x, call, state)
-        q = self.position.turn(self.projection.queries(x), call.at, call.memo)
+        project, recalled = self._recall(x, call, state)
+        q = self.position.turn(project.queries(), call.at, call.memo)
         plan = None
         if self.select is not None:
             repeat = q.shape[1] // recalled.k.shape[1]
@@ -105,19 +105,21 @@ class AttentionLayer(nn.Module):
         )
         return Out(self.projection.output(heads), recalled.state, recalled.losses, choices)
 
-    def recall(self, x: Tensor, call: Call, state: Any = None) -> tuple[Tensor, Recalled]:
-        """x as the projection takes it, and what its queries meet."""
-        project = ProjectAt(self.projection, self.position, call.memo)
-        if not self.projection.looks_back:
-            return x, self.memory(x, call, state, project)
-        tail, past = state or (None, None)
-        x, tail = self.projection.prepare(x, call.at, tail)
-        recalled = self.memory(x, call, past, project)
-        return x, recalled._replace(state=LookedBack(tail, recalled.state))
+    def _recall(self, x: Tensor, call: Call, state: Any) -> tuple["ProjectAt", Recalled]:
+        """Where queries come from, and what they meet; its `state` is what remains of x even if nobody attends."""
+        tail = None
+        if self.projection.looks_back:
+            tail, state = state or (None, None)
+            x, tail = self.projection.prepare(x, call.at, tail)
+        project = ProjectAt(self.projection, self.position, call.memo, x)
+        recalled = self.memory(x, call, state, project)
+        if self.projection.looks_back:
+            recalled = recalled._replace(state=LookedBack(tail, recalled.state))
+        return project, recalled
 
     def skip(self, x: Tensor, call: Call, state: Any = None) -> Any:
         """Keys and values alone."""
-        return self.recall(x, call, state)[1].state
+        return self._recall(x, call, state)[1].state
 
 
 class LookedBack(NamedTuple):
@@ -127,16 +129,26 @@ class LookedBack(NamedTuple):
     memory: Any
 
 
-class ProjectAt(NamedTuple):
-    """Keys and values of inputs, as they enter the score at their places."""
+class ProjectAt:
+    """Keys and values of inputs, as they enter the score at their places, and the queries of this call's tokens.
 
-    projection: ProjectionLayer
-    position: PositionLayer
-    memo: Memo
+    Where the keys of these very tokens are asked for, their queries are made in one go with them.
+    """
+
+    def __init__(self, projection: ProjectionLayer, position: PositionLayer, memo: Memo, x: Tensor) -> None:
+        self.projection, self._position, self._memo, self._x = projection, position, memo, x
+        self._queries: Tensor | None = None
 
     def __call__(self, inputs: Tensor, places: Places) -> tuple[Tensor, Tensor]:
-        k, v = self.projection.keys_values(inputs)
-        return self.position.turn(k, places, self.memo), v
+        if inputs is self._x:
+            self._queries, k, v = self.projection.together(inputs)
+        else:
+            k, v = self.projection.keys_values(inputs)
+        return self._position.turn(k, places, self._memo), v
+
+    def queries(self) -> Tensor:
+        """(B, H, T, D), not yet turned."""
+        return self.projection.queries(self._x) if self._queries is None else self._queries
 
 
 class CrossAttention(Layer):

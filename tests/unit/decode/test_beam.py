@@ -197,7 +197,6 @@ def test_half_precision_is_summed_in_single(writer):
         ({"max_new": 0}, "max_new=0"),
         ({"prompts": [[1], []]}, "prompt 1 is empty"),
     ],
-    ids=str,
 )
 def test_wrong_calls_are_refused_with_a_reason(writer, changes, message):
     with pytest.raises(FormersError, match=message):
