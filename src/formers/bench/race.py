@@ -37,17 +37,20 @@ def relay(
     tick: Callable[[int], object] = lambda steps: None,
     clock: Callable[[], float] = time.perf_counter,
 ) -> dict[str, float]:
-    """Total seconds that each runner takes for `steps` calls, all of them going on in turns of `lap` calls."""
-    seconds = dict.fromkeys(runners, 0.0)
+    """Seconds that each runner takes for `steps` calls at the pace of its median lap; all go on in turns of `lap` calls.
+
+    A total would be of whatever else the machine did meanwhile: one slow lap of two hundred can turn a comparison.
+    """
+    paces: dict[str, list[float]] = {name: [] for name in runners}
     for done in range(0, steps, lap):
         count = min(lap, steps - done)
         for name, run in runners.items():
             start = clock()
             for _ in range(count):
                 run()
-            seconds[name] += clock() - start
+            paces[name].append((clock() - start) / count)
         tick(count)
-    return seconds
+    return {name: steps * median(pace) for name, pace in paces.items()}
 
 
 @dataclass(frozen=True)

@@ -43,7 +43,7 @@ def test_duel_without_a_rival_still_gives_ours() -> None:
     assert duel.milliseconds() == (2000.0, None)
 
 
-def test_relay_runs_laps_in_turns_and_sums_the_seconds() -> None:
+def test_relay_runs_laps_in_turns_and_tells_the_time_at_their_pace() -> None:
     clock, order = Clock(), []
 
     def runner(name, seconds):
@@ -60,3 +60,12 @@ def test_relay_runs_laps_in_turns_and_sums_the_seconds() -> None:
     assert "".join(order) == "ooppooppop"
     assert seconds == {"ours": 5.0, "plain": 10.0}
     assert laps == [2, 2, 1]
+
+
+def test_one_slow_lap_does_not_turn_a_relay() -> None:
+    clock, calls = Clock(), iter(range(100))
+
+    def run() -> None:
+        clock.now += 50.0 if next(calls) == 3 else 1.0
+
+    assert relay({"ours": run}, steps=10, lap=2, clock=clock) == {"ours": 10.0}
