@@ -24,7 +24,10 @@ class Log:
     @property
     def view(self) -> Tensor:
         """(B, K, T, D), not to be changed."""
-        return self._buffer.data.narrow(2, self._start, self._stop - self._start)
+        data = self._buffer.data
+        if len(self) == data.shape[2]:  # a narrowed tensor costs a zeroed one and a copy on the way back
+            return data
+        return data.narrow(2, self._start, len(self))
 
     def __len__(self) -> int:
         return self._stop - self._start

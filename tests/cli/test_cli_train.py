@@ -2,6 +2,7 @@
 
 import json
 import shutil
+import sys
 from pathlib import Path
 
 import pytest
@@ -152,6 +153,34 @@ def test_a_place_that_cannot_be_written_is_told(cli: Cli, text: Path) -> None:
     code, _, err = cli("train", *TINY, "--data", text, "--out", text / "run", "--steps", 2)
     assert code == 1
     assert f"cannot write into {text / 'run'}" in err
+
+
+def test_a_run_that_was_interrupted_says_so_to_the_shell(
+    cli: Cli, text: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(
+        "formers.train.interrupt.Interrupt.__enter__", lambda self: setattr(self, "asked", True) or self
+    )
+    code, _, err = cli("train", *TINY, "--data", text, "--out", tmp_path / "run", "--steps", 12, *QUICK)
+    assert code == 130
+    assert "resume the run in" in err
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="needs a limit on the size of files")
+@pytest.mark.parametrize("room", [2_000, 20_000])
+def test_a_full_disk_is_told(room: int, cli: Cli, text: Path, tmp_path: Path) -> None:
+    """A limit on the size of files refuses like a full disk: first the tokens, then the checkpoint."""
+    import resource
+
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (room, before[1]))
+    try:
+        code, _, err = cli("train", *TINY, "--data", text, "--out", tmp_path / "run", "--steps", 2, *QUICK)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+    assert code == 1
+    assert "File too large" in err and "Traceback" not in err
+    assert not list(tmp_path.rglob("*.part")) and not list(tmp_path.rglob("*.tmp"))
 
 
 def test_evaluation_tells_the_figures(cli: Cli, trained: Path, text: Path) -> None:

@@ -130,25 +130,18 @@ class LookedBack(NamedTuple):
 
 
 class ProjectAt:
-    """Keys and values of inputs, as they enter the score at their places, and the queries of this call's tokens.
-
-    Where the keys of these very tokens are asked for, their queries are made in one go with them.
-    """
+    """Keys and values of inputs, as they enter the score at their places, and the queries of this call's tokens."""
 
     def __init__(self, projection: ProjectionLayer, position: PositionLayer, memo: Memo, x: Tensor) -> None:
         self.projection, self._position, self._memo, self._x = projection, position, memo, x
-        self._queries: Tensor | None = None
 
     def __call__(self, inputs: Tensor, places: Places) -> tuple[Tensor, Tensor]:
-        if inputs is self._x:
-            self._queries, k, v = self.projection.together(inputs)
-        else:
-            k, v = self.projection.keys_values(inputs)
+        k, v = self.projection.keys_values(inputs)
         return self._position.turn(k, places, self._memo), v
 
     def queries(self) -> Tensor:
         """(B, H, T, D), not yet turned."""
-        return self.projection.queries(self._x) if self._queries is None else self._queries
+        return self.projection.queries(self._x)
 
 
 class CrossAttention(Layer):

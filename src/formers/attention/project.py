@@ -2,15 +2,11 @@
 
 from typing import Any
 
-import torch
 from torch import Tensor, nn
-from torch.nn import functional as F
 
 from formers.init import ResidualLinear
 from formers.places import Places
 from formers.spec.core import Site, Spec
-
-MANY = 128  # tokens from which one product for queries, keys and values is faster than three
 
 
 class Projection(Spec):
@@ -40,10 +36,6 @@ class ProjectionLayer(nn.Module):
         """x (B, T, M) -> keys and values, (B, K, T, D) each."""
         raise NotImplementedError
 
-    def together(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """Queries, keys and values of the same tokens, for projections that make them faster at once."""
-        return self.queries(x), *self.keys_values(x)
-
     def output(self, heads: Tensor) -> Tensor:
         """heads (B, H, T, D) -> (B, T, M)."""
         raise NotImplementedError
@@ -72,16 +64,6 @@ class DenseLayer(ProjectionLayer):
 
     def keys_values(self, x: Tensor) -> tuple[Tensor, Tensor]:
         return self._split(self.k_proj(x)), self._split(self.v_proj(x))
-
-    def together(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """One product instead of three, where there are tokens enough to pay for putting the matrices together."""
-        parts = (self.q_proj, self.k_proj, self.v_proj)
-        if x.shape[0] * x.shape[1] < MANY:
-            return super().together(x)
-        weight = torch.cat([part.weight for part in parts])
-        bias = None if self.q_proj.bias is None else torch.cat([part.bias for part in parts])
-        q, k, v = F.linear(x, weight, bias).split([part.out_features for part in parts], -1)
-        return self._split(q), self._split(k), self._split(v)
 
     def output(self, heads: Tensor) -> Tensor:
         return self.out_proj(heads.transpose(1, 2).flatten(2))
