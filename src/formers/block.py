@@ -20,6 +20,10 @@ class Block(Layer):
     def problems(self, site: Site) -> Iterator[tuple[str, str]]:
         if not self.sublayers:
             yield "a block without sublayers does nothing", "sublayers=(MLP(hidden=256),)"
+        for sublayer in self.sublayers:
+            if sublayer.out_dim(site.dim) != site.dim:
+                what = f"a {type(sublayer).__name__} puts out {sublayer.out_dim(site.dim)} numbers for each token"
+                yield f"{what}, which cannot join a stream {site.dim} wide", 'merge="mean"'
 
     def build(self, site: Site) -> nn.Module:
         return BlockLayer(self, site)
@@ -46,7 +50,7 @@ class BlockLayer(nn.Module):
         none = (None,) * len(self.sublayers)
         parts = zip(self.sublayers, state or none, choices or none, strict=True)
         y = self.residual(x, [run(*part) for part in parts])
-        return collect(y, outs)
+        return collect(y, outs, call)
 
     def skip(self, x: Tensor, call: Call, state: Any = None) -> tuple[Any, ...]:
         """The state after tokens that are carried past this block: each sublayer reads them, none writes to them."""
@@ -75,14 +79,15 @@ class StackLayer(nn.Module):
         outs: list[Out] = []
         none = (None,) * len(self.blocks)
         for block, past, chosen in zip(self.blocks, state or none, choices or none, strict=True):
-            outs.append(block(x, call, past, chosen))
-            x = outs[-1].y
-        return collect(x, outs)
+            out = block(x, call, past, chosen)
+            x = out.y
+            outs.append(out)
+        return collect(x, outs, call)
 
 
-def collect(y: Tensor, outs: list[Out]) -> Out:
+def collect(y: Tensor, outs: list[Out], call: Call) -> Out:
     """One Out of several: states, choices and records side by side, losses summed by name."""
-    states = tuple([out.state for out in outs])
+    states = tuple([out.state for out in outs]) if call.remember else None
     if not any(out.losses or out.choices is not None or out.records for out in outs):
         return Out(y, states)  # most layers have none of these, and steps of decoding are short
     choices = tuple(out.choices for out in outs)

@@ -28,6 +28,7 @@ class Call:
     seed: for choices that must be random but repeatable (hash rotations, say); never a hidden generator.
     memo: what the layers of this one call share. Nothing that a gradient flows through: a recomputed pass meets it again.
     read: from a hidden state (..., M) to logits (..., V), as at the end of the model, for layers that may stop early.
+    remember: False says that nothing continues this call: no layer need keep a state, and none comes out of the model.
     """
 
     at: Places
@@ -35,6 +36,7 @@ class Call:
     seed: int = 0
     memo: Memo = field(default_factory=Memo)
     read: Callable[[Tensor], Tensor] | None = None
+    remember: bool = True
 
     def with_places(self, at: Places) -> "Call":
         """The same call for other tokens: some of a layer's, say, or an encoder's output put in front of them."""
@@ -50,7 +52,7 @@ class Out(NamedTuple):
     """What every layer returns.
 
     y: (B, T, M).
-    state: what the layer must be given to continue after these tokens; None if it remembers nothing.
+    state: what the layer must be given to continue after these tokens; None if it remembers nothing, or need not.
     losses: named scalars to be added to the training loss; equal names of several layers are summed.
     choices: discrete decisions (buckets, active units, routes) as tensors. A layer that is given them back
         as `choices` must use them instead of deciding again, so that a recomputed pass is the same pass.
@@ -71,9 +73,14 @@ class Layer(Spec):
     def build(self, site: Site) -> nn.Module:
         """A module (x (B, T, M), call, state=None, choices=None) -> Out.
 
-        It may have a method skip(x, call, state) -> state, a shorter way to what `skip` below says.
+        It may have a method skip(x, call, state) -> state, a shorter way to what `skip` below says, and a method
+        parts(call, choices) -> list[Part] | None, smaller pieces of work that come to the same (`formers.parts`).
         """
         raise NotImplementedError
+
+    def out_dim(self, dim: int) -> int:
+        """The width of what it puts out, where the stream that it reads is `dim` wide."""
+        return dim
 
 
 def skip(layer: nn.Module, x: Tensor, call: Call, state: Any = None) -> Any:

@@ -8,6 +8,7 @@ from torch.nn import functional as F
 
 from formers.call import Call, Layer, Out
 from formers.init import ResidualLinear
+from formers.parts import Part, in_parts, pieces
 from formers.residual import dropout_problems
 from formers.spec.core import Site
 
@@ -24,18 +25,22 @@ ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {
 class FeedForward(Layer):
     """hidden: how many units; activation: gelu is the exact (erf) form, gelu_tanh GPT-2's approximation of it.
 
-    dropout: rate at which hidden units are dropped.
+    dropout: rate at which hidden units are dropped. chunk: tokens of each row worked on at a time, so that the hidden
+    units of the others need not exist; they are recomputed in the backward pass. None: all at once.
     """
 
     hidden: int
     activation: Activation = "gelu"
     bias: bool = True
     dropout: float = 0.0
+    chunk: int | None = None
 
     def problems(self, site: Site) -> Iterator[tuple[str, str]]:
         if self.hidden < 1:
             yield f"a feed-forward of {self.hidden} units computes nothing", f"hidden={4 * site.dim}"
         yield from dropout_problems(self.dropout)
+        if self.chunk is not None and self.chunk < 1:
+            yield f"chunks of {self.chunk} tokens never come to an end", "chunk=1024"
 
 
 class MLP(FeedForward):
@@ -46,9 +51,31 @@ class MLP(FeedForward):
 
 
 class FeedForwardLayer(nn.Module):
+    down: ResidualLinear
+
     def __init__(self, spec: FeedForward) -> None:
         super().__init__()
         self.spec = spec
+        self.activation = ACTIVATIONS[spec.activation]
+
+    def units(self, x: Tensor) -> Tensor:
+        """x (B, T, M) -> the hidden units (B, T, F)."""
+        raise NotImplementedError
+
+    def forward(self, x: Tensor, call: Call, state: Any = None, choices: Any = None) -> Out:
+        chunk = self.spec.chunk
+        if chunk is None or x.shape[1] <= chunk:
+            return self._at_once(x)
+        return in_parts([Part(rows, self._at_once) for rows in pieces(x.shape[1], chunk)], x)
+
+    def parts(self, call: Call, choices: Any = None) -> list[Part] | None:
+        """The chunks, each without recomputing."""
+        chunk = self.spec.chunk
+        return None if chunk is None else [Part(rows, self._at_once) for rows in pieces(call.at.length, chunk)]
+
+    def _at_once(self, x: Tensor) -> Out:
+        hidden, rate = self.units(x), self.spec.dropout
+        return Out(self.down(F.dropout(hidden, rate, self.training) if rate else hidden))
 
     def skip(self, x: Tensor, call: Call, state: Any = None) -> None:
         """Nothing is remembered."""
@@ -59,12 +86,9 @@ class MLPLayer(FeedForwardLayer):
         super().__init__(spec)
         self.up = nn.Linear(dim, spec.hidden, bias=spec.bias)
         self.down = ResidualLinear(spec.hidden, dim, bias=spec.bias)
-        self.activation = ACTIVATIONS[spec.activation]
-        self.dropout = spec.dropout
 
-    def forward(self, x: Tensor, call: Call, state: Any = None, choices: Any = None) -> Out:
-        hidden = self.activation(self.up(x))
-        return Out(self.down(F.dropout(hidden, self.dropout, self.training) if self.dropout else hidden))
+    def units(self, x: Tensor) -> Tensor:
+        return self.activation(self.up(x))
 
 
 class GLU(FeedForward):
@@ -83,9 +107,6 @@ class GLULayer(FeedForwardLayer):
         self.gate = nn.Linear(dim, spec.hidden, bias=spec.bias)
         self.up = nn.Linear(dim, spec.hidden, bias=spec.bias)
         self.down = ResidualLinear(spec.hidden, dim, bias=spec.bias)
-        self.activation = ACTIVATIONS[spec.activation]
-        self.dropout = spec.dropout
 
-    def forward(self, x: Tensor, call: Call, state: Any = None, choices: Any = None) -> Out:
-        hidden = self.activation(self.gate(x)) * self.up(x)
-        return Out(self.down(F.dropout(hidden, self.dropout, self.training) if self.dropout else hidden))
+    def units(self, x: Tensor) -> Tensor:
+        return self.activation(self.gate(x)) * self.up(x)

@@ -12,6 +12,11 @@ from formers.spec.core import Site, Spec
 class Head(Spec):
     """Built to a module: (hidden (..., M), table (V, M) of the embedding) -> logits (..., V)."""
 
+    @property
+    def tied(self) -> bool:
+        """Whether it multiplies by the table, and so must be as wide as the embedding."""
+        return False
+
     def build(self, site: Site) -> nn.Module:
         raise NotImplementedError
 
@@ -20,6 +25,10 @@ class Tied(Head):
     """The embedding's own table. Press and Wolf 2017, arXiv:1608.05859. bias: a free bias for each token."""
 
     bias: bool = False
+
+    @property
+    def tied(self) -> bool:
+        return True
 
     def build(self, site: Site) -> nn.Module:
         return TiedLayer(self, site)
@@ -57,6 +66,10 @@ class MaskedLM(Head):
 
     activation: Activation = "gelu"
     eps: float = 1e-12
+
+    @property
+    def tied(self) -> bool:
+        return True
 
     def build(self, site: Site) -> nn.Module:
         return MaskedLMLayer(self, site)

@@ -34,13 +34,14 @@ class KeysValues(NamedTuple):
 class Recalled(NamedTuple):
     """What the queries of this call meet, and what the next call is given.
 
-    k (B, K, S, D), v (B, K, S, E), places: old and new together. losses: of compressing, say.
+    k (B, K, S, D), v (B, K, S, E), places: old and new together. state: None where the call remembers nothing.
+    losses: of compressing, say.
     """
 
     k: Tensor
     v: Tensor
     places: Places
-    state: tuple[object, ...]
+    state: tuple[object, ...] | None
     losses: dict[str, Tensor] = {}  # noqa: RUF012 - never changed
 
 
@@ -71,6 +72,8 @@ class KeepAllRule(MemoryRule):
 
     def forward(self, x: Tensor, call: Call, past: tuple[object, ...] | None, project: Project) -> Recalled:
         k, v = project(x, call.at)
+        if past is None and not call.remember:
+            return Recalled(k, v, call.at, None)
         if past is None:
             return self._recalled(KeysValues(Log(k), Log(v), call.at), call)
         old = KeysValues(*past)  # type: ignore[arg-type]
@@ -78,7 +81,8 @@ class KeepAllRule(MemoryRule):
         return self._recalled(KeysValues(old.k.extend(k), old.v.extend(v), places), call)
 
     def _recalled(self, now: KeysValues, call: Call) -> Recalled:
-        return Recalled(now.k.view, now.v.view, now.places, self._kept(now, call))
+        kept = self._kept(now, call) if call.remember else None
+        return Recalled(now.k.view, now.v.view, now.places, kept)
 
     def _kept(self, now: KeysValues, call: Call) -> KeysValues:
         horizon = self.horizon

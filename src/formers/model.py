@@ -1,7 +1,7 @@
 """Models: an embedding, a depth of blocks, a head. Assembly, nothing else."""
 
 from collections.abc import Iterator, Mapping
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 from torch import Tensor, nn
 
@@ -11,34 +11,13 @@ from formers.embedding import Embedding
 from formers.head import Head, Pooler, Tied
 from formers.init import Init, Normal
 from formers.norm import LayerNorm, Norm
+from formers.output import ModelState, Output, StreamLoss
 from formers.spec.check import check
 from formers.spec.codec import to_json
 from formers.spec.core import Site, Spec
-from formers.tokens import At, Seen, chosen, place, seen_after
+from formers.tokens import At, chosen, place, seen_after
 
 EVERY = slice(None)
-
-
-class ModelState(NamedTuple):
-    """How many real tokens each row has seen, one number or (B,), and what each block remembers."""
-
-    seen: Seen
-    blocks: tuple[Any, ...]
-
-
-class Output(NamedTuple):
-    """logits (B, T, V) or those asked for by `logits_at`; hidden (B, T, M), normalised as the head sees it.
-
-    state: continues this call. losses: named scalars for the training loss. pooled: an encoder's pooled classes (B, C).
-    records: named tensors that layers noted, in the order of the layers.
-    """
-
-    logits: Tensor | None
-    hidden: Tensor
-    state: Any
-    losses: dict[str, Tensor]
-    pooled: Tensor | None = None
-    records: dict[str, tuple[Tensor, ...]] = {}  # noqa: RUF012 - never changed
 
 
 class TokenModel(Spec):
@@ -64,11 +43,23 @@ class TokenModel(Spec):
             yield f"a stream {self.dim} wide carries nothing", "dim=256"
         if not self.blocks:
             yield "a model without blocks only looks up its embedding", "blocks=stack(Block((...)), times=2)"
+        for part in self.blocks[:-1]:
+            if part.out_dim(self.dim) != self.dim:
+                what = f"a {type(part).__name__} puts out {part.out_dim(self.dim)} numbers for each token"
+                yield f"{what}, and the block behind it reads {self.dim}", 'merge="mean"'
+        if self.out_dim != self.dim and self.head is not None and self.head.tied:
+            what = f"the depth puts out {self.out_dim} numbers for each token, and {self.head!r} reads {self.dim}"
+            yield what, "head=Untied()"
 
     @property
     def max_length(self) -> int | None:
         """How many positions there are; None: any number."""
         return self.embedding.position.max_length if self.embedding.position else None
+
+    @property
+    def out_dim(self) -> int:
+        """The width of what the depth puts out, which is what the last norm and the head read."""
+        return self.blocks[-1].out_dim(self.dim) if self.blocks else self.dim
 
     @property
     def site(self) -> Site:
@@ -119,10 +110,11 @@ class TokenLayer(nn.Module):
         self.spec = spec
         self.embedding = spec.embedding.build(site)
         self.stack = StackLayer(spec.blocks, site)
-        self.norm = spec.norm.build(site) if spec.norm else None
-        self.head = spec.head.build(site) if spec.head else None
+        out = site.replace(dim=spec.out_dim)
+        self.norm = spec.norm.build(out) if spec.norm else None
+        self.head = spec.head.build(out) if spec.head else None
         pooler = getattr(spec, "pooler", None)
-        self.pooler = pooler.build(site) if pooler else None
+        self.pooler = pooler.build(out) if pooler else None
 
     def forward(
         self,
@@ -134,30 +126,47 @@ class TokenLayer(nn.Module):
         logits_at: At = EVERY,
         encoded: Encoded | None = None,
         seed: int = 0,
+        remember: bool = True,
+        loss: StreamLoss | None = None,
     ) -> Output:
         """tokens (B, T) int64; state: of an earlier call that this one continues.
 
         mask: (B, T) bool, False at padding, which may stand anywhere. marks: name -> (B, T), such as "segment".
         logits_at: the positions to predict at: a slice, a bool mask (B, T) -> (N, V), or None for none.
         encoded: an encoder's output, for cross-attention. seed: of choices that are random but repeatable.
+        remember: False leaves the state out, and all that layers would keep for it. loss: works out Output.nats from
+        what would be predicted from at `logits_at`, in place of logits.
         """
         seen = 0 if state is None else state.seen
         at = place(tokens, seen, mask, marks)
-        call = Call(at, encoded, seed, read=self.read)
+        call = Call(at, encoded, seed, read=self.read, remember=remember)
         out = self.stack(self.embedding(tokens, call), call, None if state is None else state.blocks)
+        after = ModelState(seen_after(seen, at), out.state) if remember else None
+        if loss is not None:
+            if logits_at is None:
+                raise ValueError("a loss was asked for at logits_at=None, nowhere: leave one of the two out")
+            nats = loss(chosen(out.y, logits_at), self.read, self._readers())
+            return Output(None, None, after, out.losses, None, out.records, nats)
         hidden = out.y if self.norm is None else self.norm(out.y)
         logits = None
         if self.head is not None and logits_at is not None:
             logits = self.head(chosen(hidden, logits_at), self.embedding.tokens.weight)
         pooled = self.pooler(hidden) if self.pooler is not None else None
-        return Output(logits, hidden, ModelState(seen_after(seen, at), out.state), out.losses, pooled, out.records)
+        return Output(logits, hidden, after, out.losses, pooled, out.records)
 
     def read(self, hidden: Tensor) -> Tensor:
         """Logits (..., V) of hidden states (..., M) as any block leaves them, for layers that may stop early."""
         if self.head is None:
-            raise ValueError("an early exit asks for logits, and this model has no head: give it one")
+            raise ValueError("logits are asked for, and this model has no head: give it one")
         logits: Tensor = self.head(hidden if self.norm is None else self.norm(hidden), self.embedding.tokens.weight)
         return logits
+
+    def _readers(self) -> list[Tensor]:
+        """The parameters that `read` may use, each once."""
+        parts = [part for part in (self.norm, self.head) if part is not None]
+        found: list[Tensor] = [self.embedding.tokens.weight]
+        found += [parameter for part in parts for parameter in part.parameters()]
+        return list(dict.fromkeys(found))
 
     def step(
         self,
@@ -185,9 +194,10 @@ class EncoderDecoder(Spec):
     shared: bool = True
 
     def problems(self, site: Site) -> Iterator[tuple[str, str]]:
-        if self.source.dim != self.target.dim:
-            what = f"the decoder is {self.target.dim} wide and attends to an encoder {self.source.dim} wide"
-            yield what, f"target.dim={self.source.dim}"
+        if self.source.out_dim != self.target.dim:
+            what = f"the decoder is {self.target.dim} wide and attends to an encoder {self.source.out_dim} wide"
+            merged = self.source.out_dim != self.source.dim == self.target.dim
+            yield what, 'merge="mean" in the encoder' if merged else f"target.dim={self.source.out_dim}"
         if self.shared and self.source.vocab != self.target.vocab:
             what = f"a shared table cannot hold {self.source.vocab} source and {self.target.vocab} target tokens"
             yield what, "shared=False"
@@ -241,22 +251,26 @@ class EncoderDecoderLayer(nn.Module):
         mask: Tensor | None = None,
         logits_at: At = EVERY,
         seed: int = 0,
+        remember: bool = True,
+        loss: StreamLoss | None = None,
     ) -> Output:
-        """source (B, S), target (B, T) int64, the target already shifted right; masks as in a decoder.
+        """source (B, S), target (B, T) int64, the target already shifted right; all else as in a decoder.
 
         The losses and records of both sides are named "source.<name>" and "target.<name>".
         """
-        before = self.source(source, mask=source_mask, seed=seed)
+        before = self.source(source, mask=source_mask, logits_at=None, seed=seed, remember=False)
         encoded = Encoded(before.hidden, place(source, 0, source_mask, None))
-        out = self.target(target, mask=mask, logits_at=logits_at, encoded=encoded, seed=seed)
-        state, sides = EncoderDecoderState(None, out.state), {"source": before, "target": out}
+        out = self.target(
+            target, mask=mask, logits_at=logits_at, encoded=encoded, seed=seed, remember=remember, loss=loss
+        )
+        state, sides = EncoderDecoderState(None, out.state) if remember else None, {"source": before, "target": out}
         losses = {f"{side}.{name}": loss for side, part in sides.items() for name, loss in part.losses.items()}
         records = {f"{side}.{name}": noted for side, part in sides.items() for name, noted in part.records.items()}
-        return Output(out.logits, out.hidden, state, losses, records=records)
+        return out._replace(state=state, losses=losses, records=records)
 
     def start(self, source: Tensor, source_mask: Tensor | None = None) -> EncoderDecoderState:
         """Run the encoder on source (B, S): the state that decoding begins from."""
-        hidden = self.source(source, mask=source_mask).hidden
+        hidden = self.source(source, mask=source_mask, logits_at=None, remember=False).hidden
         return EncoderDecoderState(Encoded(hidden, place(source, 0, source_mask, None)), None)
 
     def step(

@@ -78,7 +78,9 @@ def test_all_at_once() -> None:
 
 @pytest.mark.parametrize("name", ["t5", "GPT2", None, 7, ["gpt2"]])
 def test_other_families(name: Any) -> None:
-    with pytest.raises(CheckpointError, match=r"model_type .* those of gpt2, llama, bloom, bert, roformer, marian can"):
+    with pytest.raises(
+        CheckpointError, match=r"model_type .* those of gpt2, llama, bloom, bert, roformer, marian, reformer can"
+    ):
         hub.spec_from_config({"model_type": name})
 
 

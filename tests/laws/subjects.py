@@ -8,6 +8,7 @@ from torch import Tensor, nn
 
 from formers import (
     GLU,
+    LSH,
     MEMBERS,
     MLP,
     ALiBi,
@@ -22,18 +23,27 @@ from formers import (
     Encoder,
     EncoderDecoder,
     Learned,
+    Parallel,
     PostNorm,
+    Reversible,
     RMSNorm,
     Rotary,
+    Routing,
+    SelfLast,
+    SharedQK,
     Shaw,
+    SinkhornAttention,
     Sinusoidal,
     T5Buckets,
     Tied,
+    TopBlocks,
     TransformerXL,
+    Untied,
     Window,
     make,
     stack,
 )
+from formers.call import Layer
 
 VOCAB, DIM, HEADS, LENGTH = 40, 32, 4, 64
 
@@ -59,7 +69,18 @@ PATTERNS = {
 }
 
 
-def decoder(name: str, attention: Attention, embedding: Embedding | None = None, **fields: Any) -> Decoder:
+ALIKE = Attention(HEADS, projection=SharedQK(), position=SelfLast(), scale=1.0)
+ROUTED = ALIKE.replace(heads=2, head_dim=8, select=Routing(4, 5))
+BY_CONTENT = {
+    "strict hashing": ALIKE.replace(select=LSH(4, 2, (2, 4), strict=True)),
+    "half routed": Parallel((Attention(2, head_dim=8, pattern=Causal() & Window(5)), ROUTED)),
+    "top blocks": Attention(HEADS, position=Rotary(), select=TopBlocks(4, 2)),
+    "top blocks shaw": Attention(HEADS, kv_heads=2, position=Shaw(3), select=TopBlocks(3, 1)),
+}
+REVERSIBLE = stack(Block((ALIKE, MLP(48, chunk=7))), times=2)
+
+
+def decoder(name: str, attention: Layer, embedding: Embedding | None = None, **fields: Any) -> Decoder:
     block = Block((attention, MLP(48)))
     return Decoder(name, VOCAB, DIM, stack(block, times=2), embedding or Embedding(), **fields)
 
@@ -75,6 +96,12 @@ def decoder_parts() -> Iterator[tuple[str, Decoder]]:
     yield "grouped heads", decoder("grouped heads", Attention(HEADS, kv_heads=2, position=Rotary()))
     yield "one key head", decoder("one key head", Attention(HEADS, kv_heads=1, position=ALiBi()))
     yield "wide heads", decoder("wide heads", Attention(3, head_dim=10, position=T5Buckets(8, 12)))
+    for name, attention in BY_CONTENT.items():
+        yield name, decoder(name, attention)
+    sinkhorn = SinkhornAttention(HEADS, block=4, iterations=3)
+    yield "sinkhorn", decoder("sinkhorn", sinkhorn, Embedding(Sinusoidal()))
+    yield "reversible", Decoder("reversible", VOCAB, DIM, (Reversible(REVERSIBLE),), head=Untied())
+    yield "reversible mean", Decoder("reversible mean", VOCAB, DIM, (Reversible(REVERSIBLE, "mean"),))
     block = Block((GLU(24), Attention(HEADS, position=Rotary()), GLU(24)), PostNorm(RMSNorm()))
     yield "macaron", Decoder("macaron", VOCAB, DIM, stack(block, times=2))
 
@@ -86,8 +113,24 @@ def encoder_parts() -> Iterator[tuple[str, Encoder]]:
     for name, relative in RELATIVE.items():
         block = Block((Attention(HEADS, position=relative), MLP(48)))
         yield name, Encoder(name, VOCAB, DIM, stack(block, times=2), head=Tied())
+    for name, attention in encoder_mixers():
+        yield (
+            name,
+            Encoder(
+                name, VOCAB, DIM, stack(Block((attention, MLP(48))), times=2), Embedding(Sinusoidal()), head=Tied()
+            ),
+        )
     block = Block((Attention(HEADS, pattern=Window(4), position=Rotary()), MLP(48)))
     yield "local", Encoder("local", VOCAB, DIM, stack(block, times=2), head=Tied())
+
+
+def encoder_mixers() -> Iterator[tuple[str, Layer]]:
+    yield "hashing", ALIKE.replace(select=LSH(4, 2, 4, plain_below=0))
+    yield "routing", ALIKE.replace(select=Routing(3, balanced=True))
+    yield "routing apart", Attention(HEADS, select=Routing(3, balanced=True, joint=False))
+    yield "top blocks", Attention(HEADS, position=Rotary(), select=TopBlocks(3, 2))
+    yield "sinkhorn", SinkhornAttention(HEADS, block=4, iterations=3)
+    yield "sortcut", SinkhornAttention(HEADS, block=4, iterations=3, cut=2)
 
 
 SMALL = {name: make(name, **member.small) for name, member in MEMBERS.items()}
@@ -95,6 +138,8 @@ SPECS: dict[str, Any] = SMALL | {f"decoder with {n}": s for n, s in decoder_part
 SPECS |= {f"encoder with {n}": s for n, s in encoder_parts()}
 DECODERS = [name for name, spec in SPECS.items() if isinstance(spec, (Decoder, EncoderDecoder))]
 ENCODERS = [name for name, spec in SPECS.items() if isinstance(spec, Encoder)]
+REVERSIBLES = [name for name in DECODERS if "Reversible(" in repr(SPECS[name])]
+SORTED = [name for name in DECODERS if "LSH(" in repr(SPECS[name]) or "Routing(" in repr(SPECS[name])]
 LIMITED = [name for name, spec in SPECS.items() if spec.max_length is not None]
 
 

@@ -2,7 +2,7 @@
 
 import pytest
 import torch
-from subjects import DECODERS, SPECS, Stream, build, tokens
+from subjects import DECODERS, REVERSIBLES, SPECS, Stream, build, tokens
 
 from formers import state as states
 
@@ -50,8 +50,11 @@ def test_gradients_reach_back_through_a_state_unless_detached(name: str) -> None
     _, state = stream.piece(inputs[:, :5], stream.begin())
     logits, _ = stream.piece(inputs[:, 5:6], state)
     (reached,) = torch.autograd.grad(logits.sum(), seen[0], allow_unused=True)
-    assert reached is not None
-    assert reached.any()
+    if name in REVERSIBLES:  # a documented limit: their states carry no gradient
+        assert reached is None
+    else:
+        assert reached is not None
+        assert reached.any()
     logits, _ = stream.piece(inputs[:, 5:6], states.detach(state))
     (reached,) = torch.autograd.grad(logits.sum(), seen[0], allow_unused=True)
     assert reached is None

@@ -2,7 +2,7 @@
 
 import pytest
 import torch
-from subjects import DECODERS, SPECS, Stream, build, tokens
+from subjects import DECODERS, SORTED, SPECS, Stream, build, tokens
 
 
 @pytest.mark.parametrize("name", DECODERS)
@@ -22,4 +22,6 @@ def test_a_changed_future_changes_no_past(name: str) -> None:
     stream, inputs = Stream(build(SPECS[name]), 1), tokens(1, 16)
     other = inputs.clone()
     other[:, 10:] = (other[:, 10:] + 7) % 40
-    torch.testing.assert_close(stream.whole(inputs)[:, :10], stream.whole(other)[:, :10], rtol=0, atol=0)
+    # Sorted among others, the same numbers are summed in another order, and round otherwise.
+    room = 1e-13 if name in SORTED else 0
+    torch.testing.assert_close(stream.whole(inputs)[:, :10], stream.whole(other)[:, :10], rtol=0, atol=room)

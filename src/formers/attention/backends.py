@@ -6,11 +6,19 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from formers.attention.pattern import Causal, Pattern
+from formers.attention.clusters import ClusterPlan, attend_clusters
+from formers.attention.local import chunks_of, in_order
+from formers.attention.pattern import Causal, Everything, Pattern
 from formers.attention.plan import Plan, block_plan, dense_plan
+from formers.attention.sorted.charge import EXACT
+from formers.attention.sorted.lane import Meeting
+from formers.attention.sorted.local import is_causal, local_plan, local_rules
+from formers.attention.sorted.op import attend_sorted
+from formers.attention.sorted.plan import Rules, SortedPlan
 from formers.attention.tiles import attend_tiles
 from formers.places import Memo, Places, keys, queries
 from formers.position.core import PositionLayer
+from formers.position.self_last import SelfLastLayer
 
 SMALL = 1024 * 1024  # up to this many pairs, one dense product is faster than any schedule
 SPARSE = 0.25  # a schedule that meets fewer of the pairs than this is worth following
@@ -29,7 +37,7 @@ class Request(NamedTuple):
     scale: float
     dropout: float
     memo: Memo
-    plan: Plan | None = None
+    plan: Plan | SortedPlan | ClusterPlan | None = None
 
     @property
     def all_visible(self) -> bool:
@@ -37,6 +45,25 @@ class Request(NamedTuple):
         if self.at.start is None or self.to.start is None:
             return False
         return self.pattern.covers(*self.at.bounds, *self.to.bounds)
+
+    @property
+    def sorted(self) -> SortedPlan | None:
+        """The plan of sorted chunks that was chosen, or that a local pattern over unbroken text comes to."""
+        if self.plan is not None:
+            return self.plan if isinstance(self.plan, SortedPlan) else None
+        if self.at.start is None or self.at.start != self.to.start or self.at.length != self.to.length:
+            return None
+        rules = local_rules(self.pattern, self.at.start)
+        if rules is None:
+            return None
+        return self.memo.once(("local", rules, self.at), lambda: local_plan(rules, self.at))
+
+    @property
+    def share(self) -> float:
+        """How much of all pairs a schedule would work on."""
+        pairs = self.at.length * self.to.length
+        plan = self.sorted
+        return (self.block_plan() if plan is None else plan).pairs / pairs
 
     def block_plan(self) -> Plan:
         """The blocks that the pattern reaches, planned once a call."""
@@ -65,6 +92,33 @@ class Backend(Protocol):
         """(B, H, T, E), equal to the tile executor's."""
 
 
+class LocalChunks:
+    """Ours, for long unbroken texts whose chunks meet themselves and their neighbours: as one round of sorted chunks."""
+
+    name = "local"
+
+    def refuses(self, request: Request) -> str | None:
+        chunks = chunks_of(request.pattern)
+        if request.plan is not None or chunks is None:
+            return "the pairs are not those of chunks of positions"
+        if request.at is not request.to or request.at.start is None or request.at.start % chunks[0].chunk:
+            return "the tokens are not a text from the beginning of a chunk on"
+        if request.at.length**2 <= SMALL:
+            return "one dense product is faster"
+        if request.position.biased or request.position.by_content:
+            return f"{type(request.position).__name__} changes the scores"
+        return _too_much(request)
+
+    def run(self, request: Request) -> Tensor:
+        chunks = chunks_of(request.pattern)
+        if chunks is None:
+            raise TypeError(f"{request.pattern!r} is not one of chunks")
+        rules, causal = chunks
+        k, v = repeated(request)
+        meeting = Meeting(rules, causal, 0.0, request.scale)
+        return attend_sorted(request.q, k, v, in_order(request.at, rules), request.to.pos, None, meeting)[0]
+
+
 class Sdpa:
     """PyTorch's fused scaled dot-product attention, dense."""
 
@@ -76,10 +130,8 @@ class Sdpa:
         if request.plan is not None:
             return "the pairs are chosen by content"
         pairs = request.at.length * request.to.length
-        if pairs > SMALL and not request.all_visible and not _plainly_causal(request):
-            share = request.block_plan().pairs / pairs
-            if share < SPARSE:
-                return f"the pattern shows {share:.0%} of the pairs"
+        if pairs > SMALL and not request.all_visible and not _plainly_causal(request) and request.share < SPARSE:
+            return f"the pattern shows {request.share:.0%} of the pairs"
         return None
 
     def run(self, request: Request) -> Tensor:
@@ -113,6 +165,46 @@ class Sdpa:
         return bias.masked_fill(~request.mask(), float("-inf"))
 
 
+class SortedChunks:
+    """Ours, for plans of sorted chunks: nothing of the size of all scores is stored."""
+
+    name = "sorted"
+
+    def refuses(self, request: Request) -> str | None:
+        if request.sorted is None:
+            return "neither is the plan one of sorted chunks, nor the pattern local in unbroken text"
+        return _not_streamed(request)
+
+    def run(self, request: Request) -> Tensor:
+        plan = request.sorted
+        if plan is None:
+            raise TypeError(f"{type(request.plan).__name__} is not a plan of sorted chunks")
+        k, v = repeated(request)
+        meeting = _meeting(request, plan.rules)
+        return attend_sorted(request.q, k, v, plan, request.to.pos, request.to.real, meeting)[0]
+
+
+class Clusters:
+    """Ours, for plans of clusters of queries that are keys: by the executor of sorted chunks, each cluster one."""
+
+    name = "clusters"
+
+    def refuses(self, request: Request) -> str | None:
+        if not isinstance(request.plan, ClusterPlan):
+            return "the plan is not one of clusters"
+        if request.plan.keys is not None:
+            return "the members of a cluster are other tokens as queries than as keys"
+        return _not_streamed(request)
+
+    def run(self, request: Request) -> Tensor:
+        plan = request.plan
+        if not isinstance(plan, ClusterPlan):
+            raise TypeError(f"{type(plan).__name__} is not a plan of clusters")
+        k, v = repeated(request)
+        meeting = _meeting(request, plan.rules)
+        return attend_clusters(request.q, k, v, plan, request.to.pos, request.to.real, meeting)
+
+
 class TileExecutor:
     """Ours: every pattern, position and plan."""
 
@@ -123,8 +215,9 @@ class TileExecutor:
 
     def run(self, request: Request) -> Tensor:
         plan = request.plan or self._plan(request)
-        repeat = request.q.shape[1] // request.k.shape[1]
-        k, v = (t.repeat_interleave(repeat, 1) if repeat > 1 else t for t in (request.k, request.v))
+        if not isinstance(plan, Plan):
+            plan = plan.tiles()
+        k, v = repeated(request)
         out, _ = attend_tiles(
             request.q,
             k,
@@ -146,12 +239,43 @@ class TileExecutor:
         return request.block_plan()
 
 
-BACKENDS: tuple[Backend, ...] = (Sdpa(), TileExecutor())
+BACKENDS: tuple[Backend, ...] = (LocalChunks(), Sdpa(), SortedChunks(), Clusters(), TileExecutor())
 
 
 def attend(request: Request) -> Tensor:
     """Softmax attention (B, H, T, E) by the first backend that does not refuse."""
     return next(backend for backend in BACKENDS if backend.refuses(request) is None).run(request)
+
+
+def repeated(request: Request) -> tuple[Tensor, Tensor]:
+    """Keys and values, each key head repeated for the queries that share it."""
+    repeat = request.q.shape[1] // request.k.shape[1]
+    if repeat == 1:
+        return request.k, request.v
+    return request.k.repeat_interleave(repeat, 1), request.v.repeat_interleave(repeat, 1)
+
+
+def _not_streamed(request: Request) -> str | None:
+    """Why the executor of sorted chunks cannot run this request."""
+    if request.plan is not None and type(request.pattern) not in (Causal, Everything):
+        return f"{request.pattern!r} shows neither all pairs nor those of the past"
+    if request.position.by_content or (request.position.biased and not isinstance(request.position, SelfLastLayer)):
+        return f"{type(request.position).__name__} changes the scores"
+    return _too_much(request)
+
+
+def _too_much(request: Request) -> str | None:
+    """What the executor of sorted chunks has no rule for, whatever the plan."""
+    if request.dropout:
+        return "weights are dropped"
+    if request.to.bounds[1] >= EXACT:
+        return f"positions from {EXACT:,} on are not exact in its arithmetic"
+    return None
+
+
+def _meeting(request: Request, rules: Rules) -> Meeting:
+    charge = request.position.charge if isinstance(request.position, SelfLastLayer) else 0.0
+    return Meeting(rules, is_causal(request.pattern), charge, request.scale)
 
 
 def _plainly_causal(request: Request) -> bool:

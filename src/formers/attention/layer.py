@@ -1,5 +1,6 @@
 """Attention as a sublayer: project, place, remember, attend."""
 
+import functools
 from collections.abc import Iterator
 from typing import Any, NamedTuple
 
@@ -8,11 +9,14 @@ from torch import Tensor, nn
 from formers.attention.backends import Request, attend
 from formers.attention.pattern import Causal, Everything, Pattern
 from formers.attention.project import Dense, Projection, ProjectionLayer
-from formers.attention.select import Selector
-from formers.call import Call, Layer, Out
+from formers.attention.select import EVERY, Noted, Selector
+from formers.call import Call, Layer, Out, add_losses
 from formers.memory import KeepAll, KeysValues, Memory, Recalled
+from formers.parts import Part, in_parts, parts_of
 from formers.places import Memo, Places
 from formers.position.core import NoPosition, Position, PositionLayer
+from formers.position.rotary import Rotary
+from formers.position.self_last import SelfLast
 from formers.residual import dropout_problems
 from formers.spec.core import Site
 from formers.state import Log
@@ -25,7 +29,8 @@ class Attention(Layer):
     2023, arXiv:2305.13245), None: as many as heads. head_dim: width of a head, None: dim / heads.
     pattern: what may be seen, None: Causal() in a decoder, Everything() in an encoder.
     select: pairs chosen by content, within the pattern. scale: of the scores, None: head_dim^-0.5.
-    dropout: rate at which attention weights are dropped.
+    dropout: rate at which attention weights are dropped. heads_at_once: heads worked on at a time while training; the
+    others are recomputed in the backward pass. None: all of them.
     """
 
     heads: int
@@ -38,6 +43,7 @@ class Attention(Layer):
     memory: Memory = KeepAll()
     scale: float | None = None
     dropout: float = 0.0
+    heads_at_once: int | None = None
 
     def problems(self, site: Site) -> Iterator[tuple[str, str]]:
         yield from head_problems(self.heads, self.kv_heads, self.head_dim, site)
@@ -48,14 +54,30 @@ class Attention(Layer):
                 f"a decoder must not see the future, but {pattern!r} is not causal",
                 f"pattern=Causal() & ({pattern!r})",
             )
-        if site.streaming and self.select is not None and not self.select.prefix_stable:
+        if self.select is not None:
+            yield from self._select_problems(self.select, site)
+        if self.heads_at_once is not None:
+            yield from self._share_problems(self.heads_at_once)
+
+    def _select_problems(self, select: Selector, site: Site) -> Iterator[tuple[str, str]]:
+        name = type(select).__name__
+        if select.of_keys and not self.projection.shared:
             what = (
-                f"{type(self.select).__name__} chooses from the whole sequence, so later tokens change earlier outputs"
+                f"{name} puts queries and keys in one order, so they must be the same, and {self.projection!r} has both"
             )
-            yield (
-                f"{what} and decoding step by step cannot equal one pass",
-                "select=None, pattern=Causal() & Window(256)",
-            )
+            yield what, "projection=SharedQK(), position=SelfLast(), scale=1.0"
+        if site.streaming and not select.prefix_stable:
+            what = f"{name} chooses from the whole sequence, so later tokens change what earlier ones meet"
+            yield f"{what}, and decoding step by step cannot equal one pass", "select=TopBlocks(block=64, count=4)"
+
+    def _share_problems(self, at_once: int) -> Iterator[tuple[str, str]]:
+        group = self.heads // (self.kv_heads or self.heads)
+        if at_once < 1 or self.heads % at_once or at_once % group:
+            what = f"{self.heads} heads, {group} to each key head, do not split into groups of {at_once}"
+            yield what, f"heads_at_once={group}"
+        if not isinstance(self.position, (NoPosition, SelfLast, Rotary)) or not isinstance(self.memory, KeepAll):
+            what = f"{self.position!r} and {self.memory!r} are not cut into groups of heads"
+            yield what, "heads_at_once=None"
 
     def pattern_at(self, site: Site) -> Pattern:
         """The pattern, or the plain one for this site."""
@@ -80,30 +102,58 @@ class AttentionLayer(nn.Module):
         self.select = spec.select.build(inner) if spec.select else None
 
     def forward(self, x: Tensor, call: Call, state: Any = None, choices: Any = None) -> Out:
-        project, recalled = self._recall(x, call, state)
+        parts = parts_of(self, call, state, choices)
+        if parts is not None:
+            return in_parts(parts, x)
+        memory, chosen = state if isinstance(state, Selected) else (state, None)
+        project, recalled = self._recall(x, call, memory)
         q = self.position.turn(project.queries(), call.at, call.memo)
-        plan = None
-        if self.select is not None:
-            repeat = q.shape[1] // recalled.k.shape[1]
-            if choices is None:
-                choices = self.select.choose(q, recalled.k.repeat_interleave(repeat, 1), call, recalled.places)
-            plan = self.select.plan(choices, call.at, recalled.places)
-        heads = attend(
-            Request(
-                q,
-                recalled.k,
-                recalled.v,
-                call.at,
-                recalled.places,
-                self.pattern,
-                self.position,
-                self.scale,
-                self.spec.dropout if self.training else 0.0,
-                call.memo,
-                plan,
-            )
-        )
-        return Out(self.projection.output(heads), recalled.state, recalled.losses, choices)
+        choices, chosen = self._choose(q, recalled, call, chosen, choices)
+        heads = self._attend(q, recalled.k, recalled.v, recalled.places, call, choices)
+        kept = recalled.state if chosen is None else Selected(recalled.state, chosen)
+        noted = self._note(q, recalled.k, choices, call)
+        losses = add_losses(recalled.losses, noted.losses)
+        return Out(self.projection.output(heads), kept, losses, choices, noted.records)
+
+    def parts(self, call: Call, choices: Any) -> list[Part] | None:
+        """Some heads at a time, where nothing has to be remembered."""
+        at_once, heads = self.spec.heads_at_once, self.spec.heads
+        if at_once is None or call.remember:
+            return None
+        groups = [slice(start, start + at_once) for start in range(0, heads, at_once)]
+        return [
+            Part(slice(None), functools.partial(self._part, heads=group, call=call, choices=choices and choices[i]))
+            for i, group in enumerate(groups)
+        ]
+
+    def _part(self, x: Tensor, heads: slice, call: Call, choices: Any) -> Out:
+        share = self.projection.share(heads)
+        q, k, v = share.together(x)
+        q, k = (self.position.turn(t, call.at, call.memo) for t in (q, k))
+        choices, _ = self._choose(q, Recalled(k, v, call.at, None), call, None, choices, heads)
+        noted = self._note(q, k, choices, call, heads)
+        out = share.output(self._attend(q, k, v, call.at, call, choices))
+        return Out(out, None, noted.losses, choices, noted.records)
+
+    def _choose(
+        self, q: Tensor, met: Recalled, call: Call, past: Any, choices: Any, heads: slice = EVERY
+    ) -> tuple[Any, Any]:
+        """Choices, and the selector's state."""
+        if self.select is None or choices is not None:
+            return choices, None
+        chosen = self.select.choose(q, for_each(q, met.k), call, met.places, past, heads)
+        return chosen.choices, chosen.state
+
+    def _note(self, q: Tensor, k: Tensor, choices: Any, call: Call, heads: slice = EVERY) -> Noted:
+        """What the selector tells training."""
+        if self.select is None or not self.training:
+            return Noted()
+        return self.select.note(q, for_each(q, k), choices, call, heads)
+
+    def _attend(self, q: Tensor, k: Tensor, v: Tensor, to: Places, call: Call, choices: Any) -> Tensor:
+        plan = None if self.select is None else self.select.plan(choices, call.at, to)
+        rate = self.spec.dropout if self.training else 0.0
+        return attend(Request(q, k, v, call.at, to, self.pattern, self.position, self.scale, rate, call.memo, plan))
 
     def _recall(self, x: Tensor, call: Call, state: Any) -> tuple["ProjectAt", Recalled]:
         """Where queries come from, and what they meet; its `state` is what remains of x even if nobody attends."""
@@ -118,8 +168,22 @@ class AttentionLayer(nn.Module):
         return project, recalled
 
     def skip(self, x: Tensor, call: Call, state: Any = None) -> Any:
-        """Keys and values alone."""
+        """Keys and values alone, and what a selector notes of them."""
+        if self.select is not None:
+            return self(x, call, state).state
         return self._recall(x, call, state)[1].state
+
+
+def for_each(q: Tensor, k: Tensor) -> Tensor:
+    """Keys (B, K, S, D), each repeated for the query heads (B, H, T, D) that share it."""
+    return k if q.shape[1] == k.shape[1] else k.repeat_interleave(q.shape[1] // k.shape[1], 1)
+
+
+class Selected(NamedTuple):
+    """The state of attention whose selector has one too."""
+
+    memory: Any
+    select: Any
 
 
 class LookedBack(NamedTuple):
@@ -130,18 +194,25 @@ class LookedBack(NamedTuple):
 
 
 class ProjectAt:
-    """Keys and values of inputs, as they enter the score at their places, and the queries of this call's tokens."""
+    """Keys and values of inputs, as they enter the score at their places, and the queries of this call's tokens.
+
+    Where the keys of these very tokens are asked for, their queries are made together with them.
+    """
 
     def __init__(self, projection: ProjectionLayer, position: PositionLayer, memo: Memo, x: Tensor) -> None:
         self.projection, self._position, self._memo, self._x = projection, position, memo, x
+        self._queries: Tensor | None = None
 
     def __call__(self, inputs: Tensor, places: Places) -> tuple[Tensor, Tensor]:
-        k, v = self.projection.keys_values(inputs)
+        if inputs is self._x:
+            self._queries, k, v = self.projection.together(inputs)
+        else:
+            k, v = self.projection.keys_values(inputs)
         return self._position.turn(k, places, self._memo), v
 
     def queries(self) -> Tensor:
         """(B, H, T, D), not yet turned."""
-        return self.projection.queries(self._x)
+        return self.projection.queries(self._x) if self._queries is None else self._queries
 
 
 class CrossAttention(Layer):

@@ -157,23 +157,37 @@ class Window(Pattern):
 
 
 class Blocks(Pattern):
-    """A query sees its own block of `size` positions."""
+    """A query sees its own block of `size` positions, and so many whole blocks before and after it.
+
+    `Causal() & Blocks(size, before=1)` is the local attention of Reformer (arXiv:2001.04451), without its first block
+    looking back at the last.
+    """
 
     size: int
+    before: int = 0
+    after: int = 0
 
     def problems(self, site: Site) -> Iterator[tuple[str, str]]:
         if self.size < 1:
             yield f"blocks of {self.size} positions hold nothing", "size=1"
+        if self.before < 0 or self.after < 0:
+            yield f"there cannot be {min(self.before, self.after)} blocks beside a query's own", "before=1"
 
     def visible(self, q: Spots, k: Spots, head: Tensor) -> Tensor:
-        return q.pos // self.size == k.pos // self.size
+        back = q.pos // self.size - k.pos // self.size
+        return (back <= self.before) & (back >= -self.after)
 
     def reaches(self, q_lo: Tensor, q_hi: Tensor, k_lo: Tensor, k_hi: Tensor) -> Tensor:
-        return (q_lo // self.size <= k_hi // self.size) & (k_lo // self.size <= q_hi // self.size)
+        back = q_lo // self.size <= k_hi // self.size + self.before
+        return back & (k_lo // self.size <= q_hi // self.size + self.after)
+
+    def covers(self, q_lo: int, q_hi: int, k_lo: int, k_hi: int) -> bool:
+        back = q_hi // self.size - k_lo // self.size <= self.before
+        return back and k_hi // self.size - q_lo // self.size <= self.after
 
     @property
     def horizon(self) -> int | None:
-        return self.size
+        return (1 + self.before) * self.size
 
 
 class Same(Pattern):

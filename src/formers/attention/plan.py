@@ -34,12 +34,15 @@ class Plan:
     dense: it is one tile of everything, in order.
     multiplicity: how often the plan meets a pair (rows, columns); its logarithm is taken off the score, so that a
         pair met by several rounds counts once. None: once each.
+    mean: a query in several tiles gets the mean of their outputs, of those that show it anything, in place of one
+        softmax over all of them.
     """
 
     groups: tuple[Tiles, ...]
     disjoint: bool = False
     dense: bool = False
     multiplicity: Callable[[Tensor, Tensor], Tensor] | None = None
+    mean: bool = False
 
     @property
     def pairs(self) -> int:

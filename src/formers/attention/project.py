@@ -3,6 +3,7 @@
 from typing import Any
 
 from torch import Tensor, nn
+from torch.nn import functional as F
 
 from formers.init import ResidualLinear
 from formers.places import Places
@@ -11,6 +12,11 @@ from formers.spec.core import Site, Spec
 
 class Projection(Spec):
     """Built at a site with heads, kv_heads and head_dim."""
+
+    @property
+    def shared(self) -> bool:
+        """Keys are the queries, but for their length."""
+        return False
 
     def build(self, site: Site) -> "ProjectionLayer":
         raise NotImplementedError
@@ -36,8 +42,16 @@ class ProjectionLayer(nn.Module):
         """x (B, T, M) -> keys and values, (B, K, T, D) each."""
         raise NotImplementedError
 
+    def together(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Queries, keys and values of the same tokens, for projections that make them faster at once."""
+        return self.queries(x), *self.keys_values(x)
+
     def output(self, heads: Tensor) -> Tensor:
         """heads (B, H, T, D) -> (B, T, M)."""
+        raise NotImplementedError
+
+    def share(self, heads: slice) -> "ProjectionLayer":
+        """The projection of some heads alone, on the same parameters. Outputs of shares add up to the whole."""
         raise NotImplementedError
 
 
@@ -53,20 +67,69 @@ class Dense(Projection):
 class DenseLayer(ProjectionLayer):
     def __init__(self, spec: Dense, site: Site) -> None:
         super().__init__()
-        self.head_dim = site.head_dim
+        self.head_dim, self.group = site.head_dim, site.heads // site.kv_heads
         self.q_proj = nn.Linear(site.dim, site.heads * site.head_dim, bias=spec.bias)
         self.k_proj = nn.Linear(site.dim, site.kv_heads * site.head_dim, bias=spec.bias)
         self.v_proj = nn.Linear(site.dim, site.kv_heads * site.head_dim, bias=spec.bias)
         self.out_proj = ResidualLinear(site.heads * site.head_dim, site.dim, bias=spec.bias)
 
     def queries(self, x: Tensor) -> Tensor:
-        return self._split(self.q_proj(x))
+        return split_heads(self.q_proj(x), self.head_dim)
 
     def keys_values(self, x: Tensor) -> tuple[Tensor, Tensor]:
-        return self._split(self.k_proj(x)), self._split(self.v_proj(x))
+        return split_heads(self.k_proj(x), self.head_dim), split_heads(self.v_proj(x), self.head_dim)
 
     def output(self, heads: Tensor) -> Tensor:
-        return self.out_proj(heads.transpose(1, 2).flatten(2))
+        return self.out_proj(join_heads(heads))
 
-    def _split(self, x: Tensor) -> Tensor:
-        return x.view(*x.shape[:2], -1, self.head_dim).transpose(1, 2)
+    def share(self, heads: slice) -> ProjectionLayer:
+        return DenseShare(self, heads)
+
+
+class DenseShare(ProjectionLayer):
+    """Some heads of a dense projection; it owns no parameters."""
+
+    def __init__(self, whole: DenseLayer, heads: slice) -> None:
+        super().__init__()
+        self.head_dim = whole.head_dim
+        keys = slice(heads.start // whole.group, -(-heads.stop // whole.group))
+        self._q = LinearShare(whole.q_proj, heads, whole.head_dim)
+        self._k = LinearShare(whole.k_proj, keys, whole.head_dim)
+        self._v = LinearShare(whole.v_proj, keys, whole.head_dim)
+        self._out = LinearShare(whole.out_proj, heads, whole.head_dim)
+
+    def queries(self, x: Tensor) -> Tensor:
+        return split_heads(self._q.rows(x), self.head_dim)
+
+    def keys_values(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        return split_heads(self._k.rows(x), self.head_dim), split_heads(self._v.rows(x), self.head_dim)
+
+    def output(self, heads: Tensor) -> Tensor:
+        return self._out.columns(join_heads(heads))
+
+
+class LinearShare:
+    """The rows or the columns of a matrix that belong to some heads."""
+
+    def __init__(self, whole: nn.Linear, heads: slice, head_dim: int) -> None:
+        self._whole, self._part = whole, slice(heads.start * head_dim, heads.stop * head_dim)
+
+    def rows(self, x: Tensor) -> Tensor:
+        """x (..., M) -> (..., heads * head_dim)."""
+        bias = self._whole.bias
+        return F.linear(x, self._whole.weight[self._part], None if bias is None else bias[self._part])
+
+    def columns(self, x: Tensor) -> Tensor:
+        """x (..., heads * head_dim) -> (..., M); the first share brings the bias."""
+        bias = self._whole.bias if self._part.start == 0 else None
+        return F.linear(x, self._whole.weight[:, self._part], bias)
+
+
+def split_heads(x: Tensor, head_dim: int) -> Tensor:
+    """(B, T, H * D) -> (B, H, T, D)."""
+    return x.view(*x.shape[:2], -1, head_dim).transpose(1, 2)
+
+
+def join_heads(heads: Tensor) -> Tensor:
+    """(B, H, T, D) -> (B, T, H * D)."""
+    return heads.transpose(1, 2).flatten(2)

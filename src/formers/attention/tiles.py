@@ -38,7 +38,7 @@ def attend_tiles(
         return v.new_zeros(*shape, v.shape[-1]), v.new_full(shape, float("-inf"))
     if plan.dense:
         return parts[0][1], parts[0][2]
-    return _merge(parts, shape, v.shape[-1], plan.disjoint)
+    return _merge(parts, shape, v.shape[-1], plan)
 
 
 def _one_group(
@@ -107,9 +107,9 @@ def _take(x: Tensor, index: Tensor) -> Tensor:
 
 
 def _merge(
-    parts: list[tuple[Tensor, Tensor, Tensor]], shape: torch.Size, width: int, disjoint: bool
+    parts: list[tuple[Tensor, Tensor, Tensor]], shape: torch.Size, width: int, plan: Plan
 ) -> tuple[Tensor, Tensor]:
-    """Put the rows back in order; partial softmaxes of one query are weighted by exp(lse)."""
+    """Put the rows back in order; partial softmaxes of one query are weighted by exp(lse), or all alike in a mean."""
     rows, outs, lses = (torch.cat(each, 2) for each in zip(*parts, strict=True))
     floor = torch.finfo(lses.dtype).min
     peak = torch.full(shape, floor, dtype=lses.dtype, device=lses.device)
@@ -118,7 +118,11 @@ def _merge(
     total = torch.zeros_like(peak).scatter_add(2, rows, weight)
     seen = total > 0
     total = torch.where(seen, total, 1)
-    if not disjoint:
+    if plan.mean:
+        shown = lses.isfinite().to(outs.dtype)
+        times = torch.zeros_like(total).scatter_add(2, rows, shown)
+        outs = outs / times.clamp(min=1).gather(2, rows)[..., None]
+    elif not plan.disjoint:
         outs = outs * (weight / total.gather(2, rows))[..., None]
     out = outs.new_zeros(*shape, width).scatter_add(2, rows[..., None].expand_as(outs), outs)
     return out, torch.where(seen, peak + total.log(), float("-inf"))

@@ -20,6 +20,7 @@ HELP = {
     "schedule": "such as 'CosineDecay(warm_up=100)', 'InverseSquareRoot(warm_up=4000)' or 'Constant()'",
     "clip": "largest norm of the gradient, or none",
     "label_smoothing": "share of probability spread over the vocabulary",
+    "loss_chunk": "targets whose logits exist at a time, or none for all",
     "auxiliary": "weight of losses that the model adds by itself",
     "precision": "fp32, or bf16 for products in bfloat16",
     "compile": "run the model through torch.compile",

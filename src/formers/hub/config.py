@@ -63,7 +63,8 @@ ACTIVATION = Kind(
 class Key:
     """A key that shapes the model.
 
-    path: where a spec says it, None: nowhere, so it is read and never written. default: what a missing key means,
+    path: where a spec says it, "": in several places, which the kind finds; None: nowhere, so it is read and never
+    written. default: what a missing key means,
     None: nothing in particular. also: other names of the key.
     """
 
@@ -160,7 +161,7 @@ def write_values(spec: Any, keys: tuple[Key, ...]) -> dict[str, Any]:
     for key in keys:
         if key.path is not None:
             try:
-                ours = _find(spec, key.path)
+                ours = find(spec, key.path)
                 theirs = None if ours is None else key.kind.theirs(ours)
             except LookupError:
                 continue
@@ -169,8 +170,8 @@ def write_values(spec: Any, keys: tuple[Key, ...]) -> dict[str, Any]:
     return written
 
 
-def _find(spec: Any, path: str) -> Any:
-    """The field of a spec at a path such as blocks[0].sublayers[1].hidden. Raises LookupError if there is none."""
+def find(spec: Any, path: str) -> Any:
+    """The field of a spec at a path such as blocks[0].sublayers[1].hidden; at "" itself. Raises LookupError."""
     for name, index in STEP.findall(path):
         if name and not hasattr(spec, name):
             raise LookupError(path)

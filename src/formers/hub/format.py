@@ -13,8 +13,8 @@ from formers.spec import Spec, diff
 Parts = frozenset[str]
 NO_PARTS: Parts = frozenset()
 
-# Names are the user's, and how parameters begin is nothing that trained weights remember.
-_FREE = re.compile(r"(source\.|target\.)?(name|init)\b.*")
+# Names are the user's; how parameters begin is nothing that trained weights remember; how work is cut changes nothing.
+_FREE = re.compile(r"(source\.|target\.)?(name|init)\b.*|.*\.sublayers\[\d+\]\.(chunk|heads_at_once)")
 # The number of a block, in the name of a tensor or in a path.
 _BLOCK = re.compile(r"(?<=[.\[])\d+(?=[.\]])")
 

@@ -10,10 +10,13 @@ from formers.hub.format import Format, numbered
 from formers.hub.gpt2 import GPT2
 from formers.hub.llama import LLAMA
 from formers.hub.marian import MARIAN
+from formers.hub.reformer import REFORMER
 from formers.hub.roformer import ROFORMER
 from formers.spec import Spec
 
-FORMATS: dict[str, Format] = {known.model_type: known for known in (GPT2, LLAMA, BLOOM, BERT, ROFORMER, MARIAN)}
+FORMATS: dict[str, Format] = {
+    known.model_type: known for known in (GPT2, LLAMA, BLOOM, BERT, ROFORMER, MARIAN, REFORMER)
+}
 
 
 def format_of(config: Mapping[str, Any], where: str = "config.json") -> Format:

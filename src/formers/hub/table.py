@@ -69,7 +69,9 @@ class Table:
         return rows
 
     def _written_out(self, ours: Collection[str]) -> Iterator[Row]:
-        depth = 1 + max((int(number) for name in ours for number in re.findall(r"\.blocks\.(\d+)\.", name)), default=-1)
+        depth = 1 + max(
+            (int(number) for name in ours for number in re.findall(r"\.blocks\.(\d+)(?=\.)", name)), default=-1
+        )
         for row in self.rows:
             for n in range(depth) if BLOCK in row.theirs else (0,):
                 for leaf in LEAVES if row.theirs.endswith(BOTH) else ("",):

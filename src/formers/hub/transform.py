@@ -79,3 +79,18 @@ class OneRow:
 
     def theirs(self, ours: Sequence[Tensor]) -> Tensor:
         return ours[0][None]
+
+
+@dataclass(frozen=True)
+class Axis:
+    """Reformer's table of one of several axes, (1, ..., length, ..., 1, width), as (length, width)."""
+
+    number: int
+    count: int
+
+    def ours(self, theirs: Tensor) -> Sequence[Tensor]:
+        return [theirs.flatten(0, -2)]
+
+    def theirs(self, ours: Sequence[Tensor]) -> Tensor:
+        length, width = ours[0].shape
+        return ours[0].view(*(length if i == self.number else 1 for i in range(self.count)), width)

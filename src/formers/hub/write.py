@@ -59,7 +59,8 @@ def _settings(config: dict[str, Any], kept: dict[str, Any], tokenizer: Tokenizer
     if "decoder_start_token_id" in unsaid:
         first = end if start is None else start
         ids |= {"bos_token_id": None, "decoder_start_token_id": first, "forced_eos_token_id": end}
-    settings = {**unsaid, **ids, **kept, **said}
+    known = {name: number for name, number in ids.items() if number is not None or name not in unsaid}
+    settings = {**unsaid, **known, **kept, **said}
     settings.pop("torch_dtype", None)
     if settings.get("decoder_start_token_id", 0) is None:
         raise CheckpointError(

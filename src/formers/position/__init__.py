@@ -6,6 +6,7 @@ from formers.position.core import NoPosition, Position, PositionLayer
 from formers.position.distance import ALiBi, T5Buckets
 from formers.position.distance_aware import DistanceAware
 from formers.position.rotary import Rotary
+from formers.position.self_last import SelfLast
 from formers.position.shaw import Shaw
 from formers.position.transformer_xl import TransformerXL
 
@@ -19,6 +20,7 @@ __all__ = [
     "Position",
     "PositionLayer",
     "Rotary",
+    "SelfLast",
     "Shaw",
     "Sinusoidal",
     "T5Buckets",

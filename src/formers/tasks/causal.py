@@ -11,8 +11,8 @@ from formers.data.tokenizer import Tokenizer
 from formers.data.tokens import TokenFile
 from formers.model import Decoder
 from formers.spec import Spec
+from formers.tasks.chunked_loss import lost
 from formers.tasks.fit import require_fit
-from formers.tasks.loss import summed_nats
 from formers.tasks.prepare import Prepared
 from formers.tasks.score import byte_count, score, summed
 from formers.train.spec import TrainSpec
@@ -42,13 +42,15 @@ class Causal:
         return Size(batch["inputs"].numel(), batch["targets"].numel())
 
     def loss(self, model: Any, batch: Batch) -> Loss:
-        out = model(batch["inputs"])
-        return Loss(summed_nats(out.logits, batch["targets"], self._spec.label_smoothing), out.losses)
+        spec = self._spec
+        targets, inputs = batch["targets"], batch["inputs"]
+        return lost(model, targets, inputs, chunk=spec.loss_chunk, smoothing=spec.label_smoothing)
 
     def evaluate(self, model: nn.Module, limit: int | None = None, tick: Tick = untold) -> dict[str, float]:
         """See `evaluate_text`."""
         held_out, spec = self._prepared.held_out, self._spec
-        return evaluate_text(model, held_out, self._prepared.tokenizer, spec.length, spec.batch, limit, tick)
+        tokenizer, chunk = self._prepared.tokenizer, spec.loss_chunk
+        return evaluate_text(model, held_out, tokenizer, spec.length, spec.batch, limit, tick, loss_chunk=chunk)
 
 
 def evaluate_text(
@@ -59,12 +61,14 @@ def evaluate_text(
     batch: int,
     limit: int | None = None,
     tick: Tick = untold,
+    *,
+    loss_chunk: int | None = None,
 ) -> dict[str, float]:
     """What a causal model needs for a text, each of whose tokens is predicted exactly once.
 
     The text is cut into windows of `length` tokens, and a token sees those before it in its window only. The first
     token of all is predicted from the end id; where there is none, it is charged ln(vocabulary). limit: read the first
-    so many tokens only.
+    so many tokens only. loss_chunk: as in a `TrainSpec`.
 
     Gives nats (per token), perplexity, tokens, and bits_per_byte and bytes where the bytes of the text are known: all
     the nats, those of the end ids included, over ln 2 times the bytes of UTF-8. Raises ConfigError if the model does
@@ -76,16 +80,16 @@ def evaluate_text(
     windows = Ordered(tokens, length, batch, start=tokenizer.end)
     parts = []
     for number, (rows, real) in enumerate(windows, 1):
-        parts.append(_nats_of(model, rows, real))
+        parts.append(_nats_of(model, rows, real, loss_chunk))
         tick(number / len(windows))
     opening = 0.0 if tokenizer.end is not None else math.log(tokenizer.vocab)
     text_bytes = text.text_bytes if len(tokens) == len(text.tokens) else byte_count(tokens, tokenizer)
     return score(summed(parts) + opening, len(tokens), text_bytes)
 
 
-def _nats_of(model: nn.Module, rows: Tensor, real: Tensor) -> Tensor:
+def _nats_of(model: nn.Module, rows: Tensor, real: Tensor, chunk: int | None) -> Tensor:
     inputs, targets, counted = (tensor.to(device_of(model)) for tensor in (rows[:, :-1], rows[:, 1:], real[:, 1:]))
     with torch.no_grad():
         if real.all():
-            return summed_nats(model(inputs).logits, targets)
-        return summed_nats(model(inputs, logits_at=counted).logits, targets[counted])
+            return lost(model, targets, inputs, chunk=chunk).nats
+        return lost(model, targets[counted], inputs, chunk=chunk, logits_at=counted).nats

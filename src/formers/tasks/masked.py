@@ -10,6 +10,7 @@ from formers.data.chance import generator
 from formers.errors import DataError
 from formers.model import Encoder
 from formers.spec import Spec
+from formers.tasks.chunked_loss import lost
 from formers.tasks.fit import require_fit
 from formers.tasks.loss import summed_nats
 from formers.tasks.prepare import Prepared
@@ -53,8 +54,9 @@ class Masked:
         return Size(batch["inputs"].numel(), int(batch["chosen"].sum()))
 
     def loss(self, model: Any, batch: Batch) -> Loss:
-        out = model(batch["inputs"], logits_at=batch["chosen"])
-        return Loss(summed_nats(out.logits, batch["truth"][batch["chosen"]], self._spec.label_smoothing), out.losses)
+        spec, chosen = self._spec, batch["chosen"]
+        chunk, smoothing, truth = spec.loss_chunk, spec.label_smoothing, batch["truth"][chosen]
+        return lost(model, truth, batch["inputs"], chunk=chunk, smoothing=smoothing, logits_at=chosen)
 
     def evaluate(self, model: nn.Module, limit: int | None = None, tick: Tick = untold) -> dict[str, float]:
         """nats per hidden token, perplexity, accuracy and tokens, with masks that are the same in every evaluation."""
@@ -91,6 +93,6 @@ def _tested(model: Any, batch: Batch, real: Tensor) -> tuple[Tensor, Tensor]:
     device = device_of(model)
     chosen = batch["chosen"].to(device)
     with torch.no_grad():
-        logits = model(batch["inputs"].to(device), mask=real.to(device), logits_at=chosen).logits
+        logits = model(batch["inputs"].to(device), mask=real.to(device), logits_at=chosen, remember=False).logits
         truth = batch["truth"].to(device)[chosen]
         return summed_nats(logits, truth), (logits.argmax(-1) == truth).sum()

@@ -13,8 +13,8 @@ from formers.decode import beam_search
 from formers.errors import DataError
 from formers.model import EncoderDecoder
 from formers.spec import Spec
+from formers.tasks.chunked_loss import lost
 from formers.tasks.fit import require_fit
-from formers.tasks.loss import summed_nats
 from formers.tasks.pairs import IdPairs, PreparedPairs
 from formers.tasks.score import score, summed
 from formers.train.spec import TrainSpec
@@ -53,18 +53,18 @@ class Translation:
         return Size(int(batch["source_mask"].sum()) + targets, targets)
 
     def loss(self, model: Any, batch: Batch) -> Loss:
-        return _loss(model, batch, self._spec.label_smoothing)
+        return _loss(model, batch, self._spec)
 
     def evaluate(self, model: nn.Module, limit: int | None = None, tick: Tick = untold) -> dict[str, float]:
         """nats per target token, perplexity and tokens, without smoothing; on all held-out pairs, BLEU too.
 
         BLEU is sacrebleu's, of what a beam of 4 writes; it is left out where sacrebleu is not installed.
         """
-        nats, tokens = [], 0
+        nats, tokens, plain = [], 0, self._spec.replace(label_smoothing=0.0)
         for number in range(len(self._held_out)):
             batch = self._held_out.at(number)._asdict()
             with torch.no_grad():
-                nats.append(_loss(model, to_device(batch, device_of(model)), 0.0).nats)
+                nats.append(_loss(model, to_device(batch, device_of(model)), plain).nats)
             tokens += self.size(batch).targets
             tick((number + 1) / len(self._held_out))
             if limit is not None and tokens >= limit:
@@ -116,10 +116,19 @@ def translate(
     return written
 
 
-def _loss(model: Any, batch: Batch, smoothing: float) -> Loss:
+def _loss(model: Any, batch: Batch, spec: TrainSpec) -> Loss:
     pairs = PairBatch(**batch)
-    out = model(pairs.source, pairs.inputs, source_mask=pairs.source_mask, mask=pairs.mask, logits_at=pairs.mask)
-    return Loss(summed_nats(out.logits, pairs.targets[pairs.mask], smoothing), out.losses)
+    return lost(
+        model,
+        pairs.targets[pairs.mask],
+        pairs.source,
+        pairs.inputs,
+        chunk=spec.loss_chunk,
+        smoothing=spec.label_smoothing,
+        source_mask=pairs.source_mask,
+        mask=pairs.mask,
+        logits_at=pairs.mask,
+    )
 
 
 def _end_of(tokenizer: Tokenizer) -> int:

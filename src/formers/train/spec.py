@@ -13,6 +13,7 @@ class TrainSpec(Spec):
 
     steps: updates of the parameters; batch: rows per update, computed in `accumulation` pieces one after the other
     (which saves memory and changes nothing else); length: tokens per row; clip: largest norm of the gradient;
+    loss_chunk: targets whose logits exist at a time, None for all;
     auxiliary: weight of the losses that the model itself adds, such as load balance; evaluate_every and
     checkpoint_every: in steps, besides the last one; evaluate_tokens: about how much of the held-out data the
     evaluations before the last one read, None for all; keep: how many checkpoints stay on the disk.
@@ -26,6 +27,7 @@ class TrainSpec(Spec):
     schedule: Schedule = CosineDecay()
     clip: float | None = 1.0
     label_smoothing: float = 0.0
+    loss_chunk: int | None = None
     auxiliary: float = 1.0
     precision: Literal["fp32", "bf16"] = "fp32"
     compile: bool = False
@@ -54,6 +56,8 @@ class TrainSpec(Spec):
                 f"label_smoothing={self.label_smoothing} is a share of probability, from 0 to below 1",
                 "label_smoothing=0.1",
             )
+        if self.loss_chunk is not None and self.loss_chunk < 1:
+            yield f"loss_chunk={self.loss_chunk} must be at least 1, or none for all at once", "loss_chunk=none"
         if self.auxiliary < 0:
             yield f"auxiliary={self.auxiliary} would reward what the model is to avoid", "auxiliary=1.0"
         if not 0 <= self.seed < 2**32:

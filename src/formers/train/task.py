@@ -1,6 +1,7 @@
 """What a training loop asks of a task."""
 
 from collections.abc import Callable, Mapping
+from types import MappingProxyType
 from typing import Any, NamedTuple, Protocol
 
 import torch
@@ -23,10 +24,14 @@ class Size(NamedTuple):
 
 
 class Loss(NamedTuple):
-    """nats: a scalar, summed over the targets of a batch; named: the model's own losses, scalars, by name."""
+    """nats: a scalar, summed over the targets of a batch; named: the model's own losses, scalars, by name.
+
+    records: what layers noted, for those that learn from it by themselves; see `Learner`.
+    """
 
     nats: Tensor
     named: Mapping[str, Tensor]
+    records: Mapping[str, tuple[Tensor, ...]] = MappingProxyType({})
 
 
 def untold(done: float) -> None:

@@ -12,6 +12,7 @@ from torch.nn.utils import clip_grad_norm_
 
 from formers.errors import ConfigError
 from formers.train.device import autocast, seed_generators, seed_of_step
+from formers.train.learning import Lessons
 from formers.train.spec import TrainSpec
 from formers.train.task import Loss, Task, pieces, to_device
 
@@ -38,6 +39,7 @@ class Updater:
         self._forward = compiled(model) if spec.compile else model
         self._task, self._spec, self._optimizer, self._device = task, spec, optimizer, device
         self._parameters = [parameter for group in optimizer.param_groups for parameter in group["params"]]
+        self._lessons = Lessons(model)
 
     def __call__(self, step: int) -> Update:
         """Do update `step`, counted from 1, without waiting for the device."""
@@ -48,6 +50,7 @@ class Updater:
         tokens, losses = self._backward(step)
         norm = self._clip()
         self._optimizer.step()
+        self._lessons.teach()
         self._optimizer.zero_grad()
         named = {name: total([loss.named[name] for loss in losses]) for name in losses[0].named}
         return Update(step, rate, tokens, total([loss.nats for loss in losses]), norm, named)
@@ -64,6 +67,7 @@ class Updater:
         for part in parts:
             with autocast(self._device, self._spec.precision):
                 loss = self._task.loss(forward, to_device(part, self._device))
+            self._lessons.note(loss.records)
             share = Loss(loss.nats / targets, {name: value / len(parts) for name, value in loss.named.items()})
             objective = share.nats
             for value in share.named.values():

@@ -53,6 +53,13 @@ def test_padding_is_neither_seen_nor_learned(prepared, model):
         assert task.loss(model, batch).nats.item() == pytest.approx(expected, rel=1e-5)
 
 
+def test_the_loss_in_pieces_is_the_loss(prepared, model):
+    whole, pieces = Translation(prepared, SPEC), Translation(prepared, SPEC.replace(loss_chunk=7))
+    batch = whole.batch(1)
+    torch.testing.assert_close(pieces.loss(model, batch).nats, whole.loss(model, batch).nats)
+    assert pieces.evaluate(model, limit=1) == pytest.approx(whole.evaluate(model, limit=1), rel=1e-5)
+
+
 def test_all_held_out_pairs_are_predicted_once_without_smoothing(prepared, model):
     nats, tokens = 0.0, 0
     for source, target in prepared.held_out:

@@ -12,9 +12,9 @@ def test_every_forward_pass_of_training_is_the_compiled_one(run, prepared, quiet
     calls = []
 
     def compile_(model):
-        def forward(tokens, seed):
+        def forward(tokens, **named):
             calls.append(tokens.shape)
-            return model(tokens, seed=seed)
+            return model(tokens, **named)
 
         return forward
 
@@ -27,7 +27,7 @@ def test_every_forward_pass_of_training_is_the_compiled_one(run, prepared, quiet
 
 def test_a_machine_that_cannot_compile_is_told_so(run, prepared, quiet, monkeypatch):
     def compile_(model):
-        def forward(tokens, seed):
+        def forward(tokens, **named):
             raise TorchDynamoException("InvalidCxxCompiler: No working C++ compiler found\nand much more")
 
         return forward

@@ -102,6 +102,8 @@ class Reply(NamedTuple):
     """What our evaluation reads of a model's output."""
 
     logits: Tensor
+    losses: dict[str, Tensor] = {}  # noqa: RUF012 - never changed
+    records: dict[str, tuple[Tensor, ...]] = {}  # noqa: RUF012 - never changed
 
 
 class AsOurs(nn.Module):
@@ -111,6 +113,6 @@ class AsOurs(nn.Module):
         super().__init__()
         self.plain, self.spec = plain, spec
 
-    def forward(self, tokens: Tensor, *, logits_at: Tensor | None = None) -> Reply:
+    def forward(self, tokens: Tensor, *, logits_at: Tensor | None = None, remember: bool = False) -> Reply:
         logits = self.plain(tokens)
         return Reply(logits if logits_at is None else logits[logits_at])

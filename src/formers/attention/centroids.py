@@ -1,0 +1,90 @@
+"""Centroids that move to where queries and keys are, by moving averages of what they saw instead of by gradient."""
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from formers.spec.core import Site
+
+EPS = 1e-9  # of the variance: vectors that are not all zero come to the sphere, however short they are
+SMOOTHING = 1e-5  # tokens that every centroid is credited with, so that none divides by zero
+PIECE = 1 << 16  # tokens whose products with all centroids are held at a time
+
+
+class Centroids(nn.Module):
+    """`count` centroids for each head, in buffers that no call changes: `learn` moves them, after an update.
+
+    centroids (H, C, D): the means of their tokens. counts (H, C), sums (H, C, D): moving averages of how many tokens an
+    update gives to a centroid, and of their sum; the centroids begin as one token each.
+    """
+
+    centroids: Tensor
+    counts: Tensor
+    sums: Tensor
+
+    def __init__(self, count: int, decay: float, site: Site) -> None:
+        super().__init__()
+        self.decay = decay
+        self.lesson = "clusters " + ".".join(map(str, site.path))
+        drawn = on_sphere(torch.randn(site.heads, count, site.head_dim))
+        self.register_buffer("centroids", drawn)
+        self.register_buffer("counts", torch.ones(site.heads, count))
+        self.register_buffer("sums", drawn.clone())
+
+    def similarity(self, x: Tensor, heads: slice) -> Tensor:
+        """Products (B, H, C, T) of vectors x (B, H, T, D) on the sphere with the centroids of these heads."""
+        with torch.autocast(x.device.type, enabled=False):
+            return self.centroids[heads].to(x.dtype) @ x.mT
+
+    def nearest(self, x: Tensor, heads: slice) -> Tensor:
+        """The centroid (B, H, T), int32, with the largest product with each of x (B, H, T, D) on the sphere."""
+        with torch.autocast(x.device.type, enabled=False):
+            to = self.centroids[heads].to(x.dtype).mT
+            return torch.cat([(part @ to).argmax(-1).int() for part in x.split(PIECE, 2)], 2)
+
+    def tally(self, x: Tensor, nearest: Tensor, real: Tensor | None) -> Tensor:
+        """(h, C, D + 1) for the h heads of tokens x (B, h, T, D): the sum of each centroid's real tokens, with a
+        gradient, and behind it how many they are."""
+        some, width = x.shape[1], x.shape[3]
+        count = self.counts.shape[1]
+        first = torch.arange(some, device=x.device)[:, None] * count
+        rows = (nearest + first).flatten()
+        weights = x.new_ones(x.shape[:3]) if real is None else real[:, None].expand(-1, some, -1).to(x.dtype)
+        told = x if real is None else x * weights[..., None]
+        sums = x.new_zeros(some * count, width).index_add(0, rows, told.reshape(-1, width))
+        counts = x.new_zeros(some * count).index_add(0, rows, weights.flatten())
+        return torch.cat([sums, counts[:, None]], -1).unflatten(0, (some, count))
+
+    def distance(self, tally: Tensor, heads: slice) -> Tensor:
+        """The mean of |x - centroid|^2 over the tokens of a tally and all heads, as far as these heads go; a scalar.
+
+        It has a gradient by the tokens, and none by the centroids. On the sphere |x|^2 is the width, so that the sums
+        of tokens say it all.
+        """
+        to, sums, counts = self.centroids[heads].to(tally.dtype), tally[..., :-1], tally[..., -1]
+        lengths = to.shape[-1] + to.square().sum(-1)
+        apart = (counts * lengths - 2 * (to * sums).sum(-1)).sum((0, 1))
+        return apart / (counts[0].sum().clamp(min=1) * self.centroids.shape[0])
+
+    def lesson_of(self, tally: Tensor, heads: slice) -> Tensor:
+        """What `learn` is given, (H, C, D + 1), of a tally of these heads. Lessons add up."""
+        seen = tally.new_zeros(*self.counts.shape, tally.shape[-1])
+        seen[heads] = tally.detach()
+        return seen
+
+    @torch.no_grad()
+    def learn(self, seen: Tensor) -> None:
+        """Move to the moving averages with what one update saw, a sum of lessons; counts by Laplace smoothing.
+
+        As the codes of VQ-VAE (van den Oord et al. 2017, arXiv:1711.00937, appendix A.1).
+        """
+        self.counts.lerp_(seen[..., -1], 1 - self.decay)
+        self.sums.lerp_(seen[..., :-1], 1 - self.decay)
+        total = self.counts.sum(-1, keepdim=True)
+        smoothed = (self.counts + SMOOTHING) * total / (total + self.counts.shape[1] * SMOOTHING)
+        self.centroids.copy_(self.sums / smoothed[..., None])
+
+
+def on_sphere(x: Tensor) -> Tensor:
+    """Vectors (..., D), layer-normed without scale and bias: onto a sphere of radius sqrt(D); in fp32 or better."""
+    return F.layer_norm(x.to(torch.promote_types(x.dtype, torch.float32)), x.shape[-1:], eps=EPS)

@@ -1,0 +1,105 @@
+"""Attention over sorted chunks as a PyTorch operator, which torch.compile takes as it is and autograd can differentiate."""
+
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from formers.attention.sorted import executor
+from formers.attention.sorted.alone import bar_self, fall_back, gradient_alone
+from formers.attention.sorted.lane import Meeting
+from formers.attention.sorted.plan import Rules, SortedPlan
+
+
+def attend_sorted(
+    q: Tensor, k: Tensor, v: Tensor, plan: SortedPlan, pos: Tensor, real: Tensor | None, meeting: Meeting
+) -> tuple[Tensor, Tensor]:
+    """One softmax for each query over the keys that it meets in any round, which `meeting` narrows down.
+
+    q, k (B, H, S, D), v (B, H, S, E) of the same tokens; pos (1 or B, S), whole numbers; real (B, S) bool, False at
+    padding, or None. Gives out (B, H, S, E), and without a gradient the log-sum-exp of the scores (B, H, S). A query that
+    meets nothing gets 0 and -inf.
+    """
+    rules = [int(rule) for rule in meeting.rules]
+    shares = (meeting.causal, meeting.self_bias, meeting.scale)
+    out, lse = _forward(q, k, v, plan.order, plan.slot, plan.bucket, pos, real, rules, *shares)
+    return out, lse
+
+
+@torch.library.custom_op("formers::sorted_attention", mutates_args=())
+def _forward(
+    q: Tensor,
+    k: Tensor,
+    v: Tensor,
+    order: Tensor,
+    slot: Tensor,
+    bucket: Tensor,
+    pos: Tensor,
+    real: Tensor | None,
+    rules: list[int],
+    causal: bool,
+    self_bias: float,
+    scale: float,
+) -> tuple[Tensor, Tensor]:
+    meeting = bar_self(_meeting(rules, causal, self_bias, scale))
+    out, lse = executor.forward(q, k, v, SortedPlan(order, slot, bucket, meeting.rules), pos, real, meeting)
+    fall_back(out, lse, v, real, self_bias)
+    return out, lse
+
+
+@_forward.register_fake
+def _(q: Tensor, k: Tensor, v: Tensor, *_: Any) -> tuple[Tensor, Tensor]:
+    return v.new_empty(v.shape), q.new_empty(q.shape[:3])
+
+
+@torch.library.custom_op("formers::sorted_attention_backward", mutates_args=())
+def _backward(
+    grad: Tensor,
+    out: Tensor,
+    lse: Tensor,
+    q: Tensor,
+    k: Tensor,
+    v: Tensor,
+    order: Tensor,
+    slot: Tensor,
+    bucket: Tensor,
+    pos: Tensor,
+    real: Tensor | None,
+    rules: list[int],
+    causal: bool,
+    self_bias: float,
+    scale: float,
+) -> tuple[Tensor, Tensor, Tensor]:
+    meeting = bar_self(_meeting(rules, causal, self_bias, scale))
+    plan = SortedPlan(order, slot, bucket, meeting.rules)
+    lse, alone = gradient_alone(lse, self_bias)
+    grads = executor.backward(grad, out, lse, q, k, v, plan, pos, real, meeting)
+    grads[2][alone] += grad[alone]
+    return grads
+
+
+@_backward.register_fake
+def _(grad: Tensor, out: Tensor, lse: Tensor, q: Tensor, k: Tensor, v: Tensor, *_: Any) -> tuple[Tensor, ...]:
+    return q.new_empty(q.shape), k.new_empty(k.shape), v.new_empty(v.shape)
+
+
+def _save(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, Tensor]) -> None:
+    q, k, v, order, slot, bucket, pos, real, *ctx.meeting = inputs
+    ctx.save_for_backward(*output, q, k, v, order, slot, bucket, pos, real)
+    ctx.mark_non_differentiable(output[1])
+    ctx.set_materialize_grads(False)
+
+
+def _differentiate(ctx: Any, grad: Tensor | None, _: None) -> tuple[Tensor | None, ...]:
+    nothing = (None,) * 9
+    if grad is None:
+        return (None, None, None, *nothing)
+    return (*_backward(grad, *ctx.saved_tensors, *ctx.meeting), *nothing)
+
+
+_forward.register_autograd(_differentiate, setup_context=_save)
+
+
+def _meeting(rules: list[int], causal: bool, self_bias: float, scale: float) -> Meeting:
+    chunk, before, after, wrap, reach, same, once = rules
+    return Meeting(Rules(chunk, before, after, bool(wrap), reach, bool(same), bool(once)), causal, self_bias, scale)

@@ -1,0 +1,125 @@
+"""The copy task "0w0w": a word of random symbols, and the same word again. Kitaev et al. 2020, arXiv:2001.04451, section 5.
+
+Nothing but attention to the first half tells the second: what a kind of attention does not reach, it cannot copy.
+"""
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from typing import Any
+
+import torch
+from torch import nn
+
+from formers.block import Block, stack
+from formers.call import Layer
+from formers.data.chance import generator
+from formers.embedding import Embedding
+from formers.errors import ConfigError
+from formers.feedforward import MLP
+from formers.head import Untied
+from formers.model import Decoder
+from formers.position import Learned
+from formers.spec import Spec
+from formers.tasks.chunked_loss import lost
+from formers.train import AdamW, CosineDecay, TrainSpec
+from formers.train.task import Batch, Loss, Size, Tick, untold
+from formers.train.update import Updater
+
+START = 0
+HELD_OUT = -1  # the seed of words that no training draws
+
+
+@dataclass(frozen=True)
+class Copying:
+    """A `Task`. symbols: 1 .. symbols stand in words, START before each of the two. word: symbols in a word. rows:
+    sequences in a batch. evaluated: batches that `evaluate` looks at."""
+
+    symbols: int = 127
+    word: int = 31
+    rows: int = 32
+    evaluated: int = 16
+    seed: int = 0
+
+    @property
+    def vocab(self) -> int:
+        return self.symbols + 1
+
+    @property
+    def length(self) -> int:
+        """Tokens that a model reads: all but the last of both halves."""
+        return 2 * self.word + 1
+
+    @property
+    def data(self) -> dict[str, str]:
+        return {"copying": repr(self)}
+
+    def require(self, spec: Spec) -> None:
+        if not isinstance(spec, Decoder) or spec.vocab < self.vocab:
+            raise ConfigError(f"words of {self.symbols} symbols are copied by a Decoder with vocab={self.vocab}")
+
+    def batch(self, step: int) -> Batch:
+        """inputs (B, 2 word + 1) and targets (B, word): only the second half can be foretold."""
+        word = torch.randint(1, self.vocab, (self.rows, self.word), generator=generator(self.seed, step))
+        half = torch.cat([torch.full((self.rows, 1), START), word], 1)
+        return {"inputs": torch.cat([half, half], 1)[:, :-1], "targets": word}
+
+    def size(self, batch: Batch) -> Size:
+        return Size(batch["inputs"].numel(), batch["targets"].numel())
+
+    def loss(self, model: Any, batch: Batch) -> Loss:
+        return lost(model, batch["targets"], batch["inputs"], logits_at=self._second)
+
+    def evaluate(self, model: nn.Module, limit: int | None = None, tick: Tick = untold) -> dict[str, float]:
+        """accuracy: the share of the second halves' symbols that are foretold; each batch has its own random choices."""
+        unseen, right = replace(self, seed=HELD_OUT), 0.0
+        for number in range(self.evaluated):
+            batch = unseen.batch(number)
+            with torch.no_grad():
+                out = model(batch["inputs"], logits_at=self._second, seed=number, remember=False)
+            right += (out.logits.argmax(-1) == batch["targets"]).double().mean().item()
+            tick((number + 1) / self.evaluated)
+        return {"accuracy": right / self.evaluated}
+
+    @property
+    def _second(self) -> slice:
+        return slice(self.word + 1, None)
+
+
+@dataclass(frozen=True)
+class Copier:
+    """The size of a model that copies, and how long it learns."""
+
+    task: Copying = Copying()
+    dim: int = 64
+    depth: int = 2
+    hidden: int = 256
+    steps: int = 1500
+    rate: float = 3e-3
+
+    def spec(self, attention: Layer) -> Decoder:
+        """A decoder with that attention in every block."""
+        blocks = stack(Block((attention, MLP(self.hidden))), times=self.depth)
+        return Decoder("copier", self.task.vocab, self.dim, blocks, Embedding(Learned(self.task.length)), head=Untied())
+
+    def learn(self, attention: Layer, tick: Callable[[], object]) -> nn.Module:
+        """A model of that attention, trained; the seed is always the same. `tick` is called after each step."""
+        training = TrainSpec(
+            self.steps, self.task.rows, self.task.length, optimizer=AdamW(self.rate), schedule=CosineDecay(100, 0.0)
+        )
+        torch.manual_seed(training.seed)
+        model = self.spec(attention).build().train()
+        optimizer = training.optimizer.build(model)
+        update = Updater(model, self.task, training, optimizer, torch.device("cpu"))
+        for step in range(1, self.steps + 1):
+            update(step)
+            tick()
+        return model.eval()
+
+    def accuracy(self, model: nn.Module, attention: Layer | None = None) -> float:
+        """The share of symbols that are right; attention: of like parameters, put in the place of the model's own."""
+        if attention is not None:
+            other = self.spec(attention).build().eval()
+            other.load_state_dict(model.state_dict())
+            model = other
+        return self.task.evaluate(model)["accuracy"]

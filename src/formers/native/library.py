@@ -1,0 +1,95 @@
+"""The library of native kernels: its C structures, and how it is found and loaded.
+
+It has a plain C interface and no tie to PyTorch's, so one build serves every version of PyTorch. ctypes gives up the
+interpreter's lock during a call.
+"""
+
+import ctypes
+from functools import cache
+from importlib.machinery import EXTENSION_SUFFIXES
+from pathlib import Path
+
+from formers.errors import FormersError
+
+STEM = "_sorted"
+FAILURES = {
+    1: "there is not enough memory for the scratch space of native attention",
+    2: "this machine does not run the native kernel that was asked for",
+}
+
+
+class Array(ctypes.Structure):
+    """A tensor whose last dimension is contiguous: its address, and strides in elements."""
+
+    _fields_ = (
+        ("data", ctypes.c_void_p),
+        ("batch", ctypes.c_int64),
+        ("head", ctypes.c_int64),
+        ("row", ctypes.c_int64),
+    )
+
+
+SIZES = ("batch", "heads", "rounds", "length", "dim", "value_dim")
+RULES = ("chunk", "before", "after", "wrap", "reach", "same", "once", "causal")
+TENSORS = (
+    *("q", "k", "v", "out", "lse", "total", "grad", "delta", "grad_q", "grad_k", "grad_v"),
+    *("order", "slot", "bucket", "position", "real"),
+)
+
+
+class Problem(ctypes.Structure):
+    """All that a call works on; the same as `Problem` in source/problem.h, field by field."""
+
+    _fields_ = (
+        *((name, ctypes.c_int64) for name in SIZES + RULES),
+        ("self_bias", ctypes.c_float),
+        ("scale", ctypes.c_float),
+        *((name, Array) for name in TENSORS),
+    )
+
+
+@cache
+def open_library() -> ctypes.CDLL | str:
+    """The loaded library, or why there is none, in words."""
+    here = Path(__file__).parent
+    found = next((path for suffix in EXTENSION_SUFFIXES if (path := here / (STEM + suffix)).exists()), None)
+    if found is None:
+        return (
+            "the native library was not built: no C++ compiler was found, or it failed, when formers was installed; "
+            "install one (g++ or clang) and reinstall formers"
+        )
+    try:
+        library = ctypes.CDLL(str(found))
+    except OSError as error:
+        return f"the native library was built, but cannot be loaded: {error}"
+    library.formers_fastest.restype = ctypes.c_char_p
+    if library.formers_problem_size() != ctypes.sizeof(Problem):
+        return "the native library was built from other sources than this Python code; reinstall formers"
+    return library
+
+
+def missing() -> str | None:
+    """Why the native kernels cannot be used here, in words; None where they can."""
+    library = open_library()
+    return library if isinstance(library, str) else None
+
+
+def loaded() -> ctypes.CDLL:
+    """The library; raises `FormersError` where there is none."""
+    library = open_library()
+    if isinstance(library, str):
+        raise FormersError(library)
+    return library
+
+
+def fastest() -> str:
+    """The best kernel that this machine runs: 'avx512', 'avx2' or 'plain'."""
+    return loaded().formers_fastest().decode()
+
+
+def call(function: str, problem: Problem, kernel: str | None, threads: int) -> None:
+    """Run 'formers_forward' or 'formers_backward'; raises `FormersError` in words where it fails."""
+    name = (kernel or fastest()).encode()
+    code = loaded()[function](ctypes.byref(problem), name, ctypes.c_int64(threads))
+    if code:
+        raise FormersError(FAILURES[code])

@@ -1,0 +1,64 @@
+// What a call works on. Plain C structs, which Python fills in (see ../library.py: the two must agree field by field).
+#pragma once
+#include <cstdint>
+
+// A tensor whose last dimension is contiguous; strides are counted in elements, 0 where a dimension is expanded.
+// `row` steps over tokens where the last dimension is a head's width, over rounds where it is the sequence.
+struct Array {
+    void* data;
+    int64_t batch, head, row;
+};
+
+struct Problem {
+    int64_t batch, heads, rounds, length, dim, value_dim;
+    int64_t chunk, before, after, wrap, reach, same, once, causal;
+    float self_bias, scale;
+    Array q, k, v;                     // float (B, H, L, D or E)
+    Array out, lse, total;             // float (B, H, L, E), (B, H, L), (B, H, L); total: sums while rounds are merged
+    Array grad, delta;                 // float (B, H, L, E), (B, H, L); delta: sums of grad * out
+    Array grad_q, grad_k, grad_v;      // float, zero at the start
+    Array order, slot, bucket;         // int32 (B, H, R, L); bucket may be absent
+    Array position, real;              // int32 and bool (B, L); real may be absent
+};
+
+// Chunks [first, last) of one round of one head. `halo`: the gradients of keys that other ranges own, chunk by chunk:
+// the `before` chunks in front of the range, then the `after` ones behind it; each holds its keys' rows, then values'.
+struct Range {
+    int64_t batch, head, round, first, last;
+    float* halo;
+};
+
+// What the translation unit of one instruction set offers.
+struct Kernel {
+    const char* name;
+    int64_t (*scratch)(const Problem&);  // bytes that a thread needs
+    void (*forward)(const Problem&, const Range&, void* scratch);
+    void (*backward)(const Problem&, const Range&, void* scratch);
+    void (*exponential)(const float* x, float* y, int64_t count);  // count: a multiple of 16
+};
+
+template <class T>
+static inline T* row_of(const Array& array, int64_t batch, int64_t head, int64_t row) {
+    return static_cast<T*>(array.data) + batch * array.batch + head * array.head + row * array.row;
+}
+
+static inline int64_t chunks_of(const Problem& p) { return (p.length + p.chunk - 1) / p.chunk; }
+
+static inline int64_t halo_size(const Problem& p) { return p.chunk * (p.dim + p.value_dim); }
+
+// Where a chunk, counted from the first of a round and possibly beyond its ends, has its tokens; count 0: nowhere.
+struct Place {
+    int64_t round, first, count;
+};
+
+static inline Place place_of(const Problem& p, int64_t round, int64_t chunk) {
+    const int64_t chunks = chunks_of(p);
+    if (chunk < 0 || chunk >= chunks) {
+        const int64_t step = chunk < 0 ? -1 : 1;
+        chunk -= step * chunks;
+        if (!p.wrap || chunk < 0 || chunk >= chunks) return {round, 0, 0};
+        round = (round + step + p.rounds) % p.rounds;
+    }
+    const int64_t first = chunk * p.chunk;
+    return {round, first, p.length - first < p.chunk ? p.length - first : p.chunk};
+}

@@ -1,0 +1,171 @@
+// The face of the library: chooses the kernel for this machine, and shares the work among threads.
+// Within a round each query, and each key, belongs to one range of chunks; rounds follow one another. Ranges do not
+// depend on the number of threads, so neither do the results. Nobody waits by spinning.
+#include <atomic>
+#include <cstdlib>
+#include <cstring>
+#include <memory>
+#include <new>
+#include <system_error>
+#include <thread>
+#include <vector>
+
+#include "problem.h"
+
+#ifdef FORMERS_X86
+extern "C" const Kernel kernel_avx512, kernel_avx2;
+#endif
+extern "C" const Kernel kernel_plain;
+
+namespace {
+
+constexpr int64_t RANGE = 2048;  // slots: long enough that the seams cost little, short enough to share out
+
+struct Free {
+    void operator()(void* memory) const { std::free(memory); }
+};
+using Memory = std::unique_ptr<void, Free>;
+
+Memory aligned(int64_t bytes) {
+    void* memory = std::aligned_alloc(64, (bytes + 63) / 64 * 64 + 64);
+    if (!memory) throw std::bad_alloc();
+    return Memory(memory);
+}
+
+bool runs_here(const char* name) {
+#ifdef FORMERS_X86
+    __builtin_cpu_init();
+    if (!std::strcmp(name, "avx512"))
+        return __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512dq") &&
+               __builtin_cpu_supports("avx512bw") && __builtin_cpu_supports("avx512vl");
+    if (!std::strcmp(name, "avx2")) return __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma");
+#endif
+    return !std::strcmp(name, "plain");
+}
+
+const Kernel* find(const char* name) {
+    if (!runs_here(name)) return nullptr;
+#ifdef FORMERS_X86
+    if (!std::strcmp(name, "avx512")) return &kernel_avx512;
+    if (!std::strcmp(name, "avx2")) return &kernel_avx2;
+#endif
+    return &kernel_plain;
+}
+
+// Calls work(item, thread) for every item; threads take them in order.
+template <class Work>
+void share(int64_t items, int64_t threads, Work&& work) {
+    std::atomic<int64_t> next{0};
+    const auto labour = [&](int64_t thread) {
+        for (int64_t item; (item = next.fetch_add(1)) < items;) work(item, thread);
+    };
+    std::vector<std::thread> others;
+    others.reserve(threads);
+    try {
+        for (int64_t t = 1; t < threads && t < items; t++) others.emplace_back(labour, t);
+    } catch (const std::system_error&) {
+        // The machine gives no more threads: those that there are do the work.
+    }
+    labour(0);
+    for (std::thread& other : others) other.join();
+}
+
+class Job {
+   public:
+    Job(const Problem& problem, const Kernel& with, int64_t of_threads)
+        : p(problem), kernel(with), chunks(chunks_of(p)), stride(RANGE / p.chunk > 0 ? RANGE / p.chunk : 1),
+          ranges((chunks + stride - 1) / stride), heads(p.batch * p.heads), threads(of_threads) {
+        const int64_t most = threads < heads * ranges ? threads : heads * ranges;
+        for (int64_t t = 0; t < most; t++) scratch.push_back(aligned(kernel.scratch(p)));
+    }
+
+    void forward() {
+        for (int64_t round = 0; round < p.rounds; round++)
+            share(heads * ranges, threads,
+                  [&](int64_t item, int64_t thread) { kernel.forward(p, range(item, round), scratch[thread].get()); });
+    }
+
+    void backward() {
+        halos = aligned(heads * ranges * seam() * sizeof(float));
+        for (int64_t round = 0; round < p.rounds; round++) {
+            share(heads * ranges, threads,
+                  [&](int64_t item, int64_t thread) { kernel.backward(p, range(item, round), scratch[thread].get()); });
+            share(heads, threads, [&](int64_t head, int64_t) { add_halos(head, round); });
+        }
+    }
+
+   private:
+    int64_t seam() const { return (p.before + p.after) * halo_size(p); }
+
+    Range range(int64_t item, int64_t round) const {
+        const int64_t head = item / ranges, first = item % ranges * stride;
+        float* halo = halos ? static_cast<float*>(halos.get()) + item * seam() : nullptr;
+        return {head / p.heads, head % p.heads, round, first, first + stride < chunks ? first + stride : chunks, halo};
+    }
+
+    void add_halos(int64_t head, int64_t round) const {
+        for (int64_t i = 0; i < ranges; i++) {
+            const Range at = range(head * ranges + i, round);
+            for (int64_t n = 0; n < p.before + p.after; n++)
+                add_halo(at, (n < p.before ? at.first : at.last) + n - p.before, at.halo + n * halo_size(p));
+        }
+    }
+
+    void add_halo(const Range& at, int64_t chunk, const float* halo) const {
+        const Place place = place_of(p, at.round, chunk);
+        const int32_t* tokens = row_of<int32_t>(p.order, at.batch, at.head, place.round) + place.first;
+        add_rows(row_of<float>(p.grad_k, at.batch, at.head, 0), p.grad_k.row, tokens, place.count, halo, p.dim);
+        halo += place.count * p.dim;
+        add_rows(row_of<float>(p.grad_v, at.batch, at.head, 0), p.grad_v.row, tokens, place.count, halo, p.value_dim);
+    }
+
+    static void add_rows(float* to, int64_t row, const int32_t* tokens, int64_t count, const float* from,
+                         int64_t width) {
+        for (int64_t i = 0; i < count; i++)
+            for (int64_t d = 0; d < width; d++) to[tokens[i] * row + d] += from[i * width + d];
+    }
+
+    const Problem& p;
+    const Kernel& kernel;
+    const int64_t chunks, stride, ranges, heads, threads;
+    std::vector<Memory> scratch;
+    Memory halos;
+};
+
+enum Answer { DONE, NO_MEMORY, NO_KERNEL };
+
+template <class Run>
+int answer(const Problem* problem, const char* name, int64_t threads, Run&& run) {
+    const Kernel* kernel = find(name);
+    if (!kernel) return NO_KERNEL;
+    try {
+        Job job(*problem, *kernel, threads < 1 ? 1 : threads);
+        run(job);
+        return DONE;
+    } catch (const std::bad_alloc&) {
+        return NO_MEMORY;
+    }
+}
+
+}  // namespace
+
+#define FACE extern "C" __attribute__((visibility("default")))
+
+FACE const char* formers_fastest() { return runs_here("avx512") ? "avx512" : runs_here("avx2") ? "avx2" : "plain"; }
+
+FACE int64_t formers_problem_size() { return sizeof(Problem); }
+
+FACE int formers_forward(const Problem* problem, const char* kernel, int64_t threads) {
+    return answer(problem, kernel, threads, [](Job& job) { job.forward(); });
+}
+
+FACE int formers_backward(const Problem* problem, const char* kernel, int64_t threads) {
+    return answer(problem, kernel, threads, [](Job& job) { job.backward(); });
+}
+
+FACE int formers_exponential(const float* x, float* y, int64_t count, const char* name) {
+    const Kernel* kernel = find(name);
+    if (!kernel) return NO_KERNEL;
+    kernel->exponential(x, y, count);
+    return DONE;
+}
