@@ -14,7 +14,8 @@ PIECE = 1 << 16  # tokens whose products with all centroids are held at a time
 class Centroids(nn.Module):
     """`count` centroids for each head, in buffers that no call changes: `learn` moves them, after an update.
 
-    centroids (H, C, D): the means of their tokens. counts (H, C), sums (H, C, D): moving averages of how many tokens an
+    centroids (H, C, D): the means of their tokens, which lie inside the sphere; tokens are compared with their directions,
+    since the product with the mean itself would favour clusters whose tokens are alike. counts (H, C), sums (H, C, D): moving averages of how many tokens an
     update gives to a centroid, and of their sum; the centroids begin as one token each.
     """
 
@@ -32,15 +33,18 @@ class Centroids(nn.Module):
         self.register_buffer("sums", drawn.clone())
 
     def similarity(self, x: Tensor, heads: slice) -> Tensor:
-        """Products (B, H, C, T) of vectors x (B, H, T, D) on the sphere with the centroids of these heads."""
+        """Products (B, H, C, T) of vectors x (B, H, T, D) on the sphere with the centroids' directions, of these heads."""
         with torch.autocast(x.device.type, enabled=False):
-            return self.centroids[heads].to(x.dtype) @ x.mT
+            return self._directions(x, heads) @ x.mT
 
     def nearest(self, x: Tensor, heads: slice) -> Tensor:
-        """The centroid (B, H, T), int32, with the largest product with each of x (B, H, T, D) on the sphere."""
+        """The centroid (B, H, T), int32, nearest to each of x (B, H, T, D) on the sphere."""
         with torch.autocast(x.device.type, enabled=False):
-            to = self.centroids[heads].to(x.dtype).mT
+            to = self._directions(x, heads).mT
             return torch.cat([(part @ to).argmax(-1).int() for part in x.split(PIECE, 2)], 2)
+
+    def _directions(self, x: Tensor, heads: slice) -> Tensor:
+        return on_sphere(self.centroids[heads]).to(x.dtype)
 
     def tally(self, x: Tensor, nearest: Tensor, real: Tensor | None) -> Tensor:
         """(h, C, D + 1) for the h heads of tokens x (B, h, T, D): the sum of each centroid's real tokens, with a

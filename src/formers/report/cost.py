@@ -1,7 +1,8 @@
 """What a model costs, part by part: parameters, operations per token, and the bytes that decoding reads and keeps.
 
 Operations are those of matrix products, a multiplication and an addition counting as two; norms, activations and
-softmaxes are a few per cent beside them. Attention counts the pairs that its pattern shows.
+softmaxes are a few per cent beside them. Attention counts the pairs that its pattern shows; where pairs are chosen by
+content, those of the chunks or blocks that are chosen, and the choice itself.
 """
 
 from collections.abc import Iterator
@@ -11,11 +12,17 @@ from typing import Any, NamedTuple
 import torch
 from torch import nn
 
+from formers.attention import Attention
 from formers.block import Block
 from formers.errors import FormersError
+from formers.feedforward import FeedForward
 from formers.model import EncoderDecoder
+from formers.parallel import Parallel
 from formers.report.price import Price, price_of
+from formers.reversible import Reversible
 from formers.spec.core import Site, Spec
+
+HELD: dict[type[Spec], str] = {Block: "sublayers", Reversible: "blocks", Parallel: "layers"}  # parts that hold others
 
 
 class Part(NamedTuple):
@@ -27,11 +34,15 @@ class Part(NamedTuple):
 
 
 class Cost(NamedTuple):
-    """The parts of a model in the order in which they run, at a length. decodes: whether it writes token by token."""
+    """The parts of a model in the order in which they run, at a length. decodes: whether it writes token by token.
+
+    recomputed: operations a token, of those of a pass, that training runs once more instead of keeping what they gave.
+    """
 
     parts: tuple[Part, ...]
     length: int
     decodes: bool
+    recomputed: float
 
     @property
     def total(self) -> Price:
@@ -54,14 +65,14 @@ def cost(spec: Any, length: int) -> Cost:
     if not isinstance(spec, EncoderDecoder):
         site = spec.inside(spec.site)
         pieces = [piece._replace(decodes=site.causal) for piece in _pieces(spec, model, site)]
-        return Cost(tuple(_together(pieces, length)), length, site.causal)
+        return _cost(pieces, length, decodes=site.causal)
     reads = spec.source.inside(spec.source.site)
     writes = spec.target.inside(spec.inside(spec.target.site))
     pieces = [
         *(piece.of("source", decodes=False) for piece in _pieces(spec.source, model.source, reads)),
         *(piece.of("target", decodes=True) for piece in _pieces(spec.target, model.target, writes)),
     ]
-    return Cost(tuple(_together(pieces, length)), length, decodes=True)
+    return _cost(pieces, length, decodes=True)
 
 
 class _Piece(NamedTuple):
@@ -72,6 +83,7 @@ class _Piece(NamedTuple):
     spec: Spec
     module: nn.Module
     site: Site
+    rebuilt: bool = False  # it stands in a Reversible
     decodes: bool = True
 
     def of(self, side: str, *, decodes: bool) -> "_Piece":
@@ -86,20 +98,43 @@ class _Piece(NamedTuple):
         price = price_of(self.spec, self.module, self.site, length)
         return price if self.decodes else Price(price.parameters, price.operations)
 
+    def again(self, length: int) -> bool:
+        """Whether training runs it once more, as a whole or piece by piece."""
+        if isinstance(self.spec, FeedForward) and self.spec.chunk is not None and self.spec.chunk < length:
+            return True
+        return self.rebuilt or (isinstance(self.spec, Attention) and self.spec.heads_at_once is not None)
+
+
+def _cost(pieces: list[_Piece], length: int, *, decodes: bool) -> Cost:
+    recomputed = sum(piece.price(length).operations for piece in pieces if piece.again(length))
+    return Cost(tuple(_together(pieces, length)), length, decodes, recomputed)
+
 
 def _pieces(spec: Any, model: Any, site: Site) -> Iterator[_Piece]:
     """The parts of a decoder or an encoder, as deep as they have a price of their own."""
     yield _Piece("", "embedding", spec.embedding, model.embedding, site)
     for i, (part, module) in enumerate(zip(spec.blocks, model.stack.blocks, strict=True)):
-        if not isinstance(part, Block):
-            yield _Piece("", f"blocks[{i}]", part, module, site)
-            continue
-        for j, (sublayer, layer) in enumerate(zip(part.sublayers, module.sublayers, strict=True)):
-            yield _Piece("", f"blocks[{i}].sublayers[{j}]", sublayer, layer, site)
-        yield _Piece("", f"blocks[{i}].residual", part.residual, module.residual, site)
+        yield from _within(_Piece("", f"blocks[{i}]", part, module, site))
     for name in ("norm", "head", "pooler"):
         if getattr(spec, name, None) is not None:
-            yield _Piece("", name, getattr(spec, name), getattr(model, name), site)
+            yield _Piece("", name, getattr(spec, name), getattr(model, name), site.replace(dim=spec.out_dim))
+
+
+def _within(whole: _Piece) -> Iterator[_Piece]:
+    """A part of the depth, or all that it holds."""
+    name = HELD.get(type(whole.spec))
+    if name is None:
+        yield whole
+        return
+    inner = whole._replace(
+        site=whole.spec.inside(whole.site), rebuilt=whole.rebuilt or isinstance(whole.spec, Reversible)
+    )
+    held = zip(getattr(whole.spec, name), getattr(whole.module, name), strict=True)
+    for i, (part, module) in enumerate(held):
+        yield from _within(inner._replace(path=f"{whole.path}.{name}[{i}]", spec=part, module=module))
+    if isinstance(whole.spec, Block):
+        path, rule = f"{whole.path}.residual", whole.spec.residual
+        yield inner._replace(path=path, spec=rule, module=getattr(whole.module, "residual"))  # noqa: B009
 
 
 def _together(pieces: list[_Piece], length: int) -> Iterator[Part]:

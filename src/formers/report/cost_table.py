@@ -31,6 +31,9 @@ def cost_caption(cost: Cost) -> str:
             f"token {n}: the operations of that token alone, decoded with all before it in the state",
             "weights read, state: bytes in fp32, one sequence, that a decode step reads, and that decoding keeps",
         ]
+    if cost.recomputed:
+        again = of_operations(cost.recomputed)
+        lines.append(f"training runs {again} of the operations a token once more, instead of keeping what they gave")
     if any(part.name.startswith("source ") for part in cost.parts):
         lines.append("whole: one token of the source and one of the target, the source as long as the target")
     return "\n".join(lines)

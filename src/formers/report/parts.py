@@ -1,10 +1,11 @@
-"""The parts of a spec, each with its path and its site, and repetitions found in a tuple of parts."""
+"""The parts of a spec, each with its path and its site, what attention looks at, and repetitions in a tuple of parts."""
 
 from collections.abc import Iterator, Sequence
 from typing import Any, NamedTuple
 
-from formers.attention import Attention
+from formers.attention import Attention, Causal, Everything, SinkhornAttention
 from formers.attention.pattern import Pattern
+from formers.attention.select import Selector
 from formers.spec.core import Site, Spec, fields_of
 
 
@@ -29,20 +30,26 @@ def walk(value: Any, site: Site, path: str = "") -> Iterator[Place]:
 
 
 class Look(NamedTuple):
-    """A pattern that some attention parts share: their paths, and how many heads they have."""
+    """A pattern that some attention parts share: their paths, and how many heads they have.
+
+    by_content: what chooses pairs within the pattern; None: all of them meet.
+    """
 
     pattern: Pattern
     heads: int
     paths: tuple[str, ...]
-    by_content: bool
+    by_content: Selector | SinkhornAttention | None = None
 
 
 def looks(model: Spec) -> list[Look]:
     """The different patterns of a model's attention parts, in the order in which they first appear."""
-    found: dict[tuple[Pattern, int, bool], list[str]] = {}
+    found: dict[tuple[Pattern, int, Selector | SinkhornAttention | None], list[str]] = {}
     for path, part, where in walk(model, Site(dim=0)):
         if isinstance(part, Attention):
-            found.setdefault((part.pattern_at(where), part.heads, part.select is not None), []).append(path)
+            found.setdefault((part.pattern_at(where), part.heads, part.select), []).append(path)
+        elif isinstance(part, SinkhornAttention):
+            plain = Causal() if where.causal else Everything()
+            found.setdefault((plain, part.heads, part), []).append(path)
     return [Look(pattern, heads, tuple(paths), chosen) for (pattern, heads, chosen), paths in found.items()]
 
 

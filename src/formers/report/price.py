@@ -6,16 +6,16 @@ from typing import Any
 
 from torch import nn
 
-from formers.attention import Attention, CrossAttention
+from formers.attention import Attention, CrossAttention, SinkhornAttention
 from formers.attention.pattern import Pattern
 from formers.embedding import Embedding
 from formers.head import MaskedLM, Pooler, Tied
 from formers.model import parameter_count
 from formers.position import Position, Shaw, TransformerXL
+from formers.report.choosing import Asked, Choosing, choosing_of
+from formers.report.quantity import NUMBER
 from formers.report.square import keys_seen
 from formers.spec.core import Site, Spec
-
-NUMBER = 4  # bytes of a parameter or of a remembered value: fp32
 
 
 @dataclass(frozen=True)
@@ -23,16 +23,16 @@ class Price:
     """What a part costs at a length of N tokens.
 
     operations: per token, the mean over one pass of N tokens; last: of the Nth token alone, in a decode step.
-    weights: bytes of the parameters that a decode step reads. token: bytes that a token adds to the state;
-    state: bytes of the state after N tokens, where old ones may have been forgotten.
+    weights: bytes of the parameters that a decode step reads, and of centroids. token: bytes that a token adds to the
+    state, a block's shared out among its tokens; state: bytes of the state after N tokens, where old ones may have been forgotten.
     """
 
     parameters: int = 0
     operations: float = 0
     last: float = 0
-    weights: int = 0
-    token: int = 0
-    state: int = 0
+    weights: float = 0
+    token: float = 0
+    state: float = 0
 
     def __add__(self, other: "Price") -> "Price":
         return Price(*(getattr(self, field.name) + getattr(other, field.name) for field in fields(Price)))
@@ -54,8 +54,8 @@ def price_of(part: Spec, module: Any, site: Site, length: int) -> Price:
 
 @price_of.register
 def _attention(part: Attention, module: Any, site: Site, length: int) -> Price:
-    inner, pattern = part.inside(site), part.pattern_at(site)
-    mean, last = _keys_seen(pattern, inner.heads, length)
+    inner = part.inside(site)
+    choice = _choice(part, module, site, length)
     pair = 4 * inner.heads * inner.head_dim  # its score, and its share of the output
     products = _products(module.projection)
     by_place, by_last_place = place_operations(part.position, inner, length)
@@ -63,11 +63,45 @@ def _attention(part: Attention, module: Any, site: Site, length: int) -> Price:
     parameters = parameter_count(module)
     return Price(
         parameters,
-        products + pair * mean + by_place,
-        products + pair * last + by_last_place,
+        products + pair * choice.pairs + choice.operations + by_place,
+        products + pair * choice.last_pairs + choice.last + by_last_place,
+        NUMBER * parameters + choice.weights,
+        token + choice.token,
+        token * _kept(part.pattern_at(site), length) + choice.state,
+    )
+
+
+def _choice(part: Attention, module: Any, site: Site, length: int) -> Choosing:
+    """Which pairs are worked on, and what it costs to choose them."""
+    inner, pattern = part.inside(site), part.pattern_at(site)
+    shown = _keys_seen(pattern, inner.heads, length)
+    if part.select is None:
+        return Choosing(*shown)
+    asked = Asked(inner, length, shown, _kept(pattern, length - 1) + 1, _kept(pattern, length))
+    return choosing_of(part.select, module.select, asked)
+
+
+@price_of.register
+def _sinkhorn(part: SinkhornAttention, module: Any, site: Site, length: int) -> Price:
+    """Blocks are scored against each other, mixed, and met. A decoder sorts to a block when that begins."""
+    inner, block = part.inside(site), part.block
+    width, blocks = inner.heads * inner.head_dim, -(-length // block)
+    met = 2 if part.cut is None else min(part.cut, blocks)  # blocks that a query meets
+    mixed = blocks if part.cut is None else met
+    score = 2 * width * (inner.dim + inner.head_dim)  # what one block seeks, or offers
+    mix = 2 * width * (1 + 2 * block)  # a pair of blocks: their score, and one's share in the other's keys and values
+    sorting = 2 * blocks * score + 2 * width * blocks**2 + 4 * width * block * mixed * blocks
+    met_of_all = met * block * (blocks * block if part.cut is None else length)
+    last_sorting = (1 + blocks) * score + mix * blocks if (length - 1) % block == 0 else 0
+    products, parameters = _products(module.projection), parameter_count(module)
+    token, of_block = NUMBER * 2 * width, NUMBER * (inner.dim + inner.heads * part.iterations)
+    return Price(
+        parameters,
+        products + (sorting + 4 * width * met_of_all) / length,
+        products + last_sorting + 4 * width * met * block,
         NUMBER * parameters,
-        token,
-        token * _kept(pattern, length),
+        token + of_block / block,
+        token * (length + block) + of_block * blocks,
     )
 
 

@@ -1,4 +1,6 @@
-"""Large numbers as people read them."""
+"""Large numbers as people read them, and how large a number is in memory."""
+
+NUMBER = 4  # bytes of a parameter or of a remembered value: fp32
 
 
 def of_operations(count: float) -> str:

@@ -19,7 +19,7 @@ def visible(pattern: Pattern, heads: int, rows: Tensor, length: int) -> Tensor:
 
     Every mark that the pattern reads is the same for all tokens: one document, one segment.
     """
-    marks = {mark: torch.zeros(1, dtype=torch.int64) for mark in _marks(pattern)}
+    marks = {mark: torch.zeros(1, dtype=torch.int64) for mark in marks_of(pattern)}
     q = Spots(rows[None, None, :, None], {name: mark[None, None, :, None] for name, mark in marks.items()})
     k = Spots(torch.arange(length)[None, None, None], {name: mark[None, None, None] for name, mark in marks.items()})
     seen = pattern.visible(q, k, torch.arange(heads)[:, None, None])
@@ -57,6 +57,6 @@ def _pieces(pattern: Pattern, heads: int, rows: Tensor, length: int) -> Iterator
         yield visible(pattern, heads, some, length)
 
 
-def _marks(pattern: Pattern) -> list[str]:
+def marks_of(pattern: Pattern) -> list[str]:
     """The names of the marks that a pattern reads, by its fields named `mark`."""
     return [part.mark for _, part, _ in walk(pattern, Site(dim=1)) if hasattr(part, "mark")]

@@ -1,10 +1,14 @@
-"""Attention over sorted chunks as a PyTorch operator, which torch.compile takes as it is and autograd can differentiate."""
+"""Attention over sorted chunks as a PyTorch operator, which torch.compile takes as it is and autograd can differentiate.
+
+The native kernels do the work where they can, and else PyTorch; both give the same.
+"""
 
 from typing import Any
 
 import torch
 from torch import Tensor
 
+from formers import native
 from formers.attention.sorted import executor
 from formers.attention.sorted.alone import bar_self, fall_back, gradient_alone
 from formers.attention.sorted.lane import Meeting
@@ -41,8 +45,12 @@ def _forward(
     self_bias: float,
     scale: float,
 ) -> tuple[Tensor, Tensor]:
-    meeting = bar_self(_meeting(rules, causal, self_bias, scale))
-    out, lse = executor.forward(q, k, v, SortedPlan(order, slot, bucket, meeting.rules), pos, real, meeting)
+    meeting = _meeting(rules, causal, self_bias, scale)
+    plain = _plain(meeting)
+    if native.refuses(q, k, v, plain) is None:
+        return native.forward(q, k, v, order, slot, bucket, pos, real, plain)
+    plan = SortedPlan(order, slot, bucket, meeting.rules)
+    out, lse = executor.forward(q, k, v, plan, pos, real, bar_self(meeting))
     fall_back(out, lse, v, real, self_bias)
     return out, lse
 
@@ -70,10 +78,13 @@ def _backward(
     self_bias: float,
     scale: float,
 ) -> tuple[Tensor, Tensor, Tensor]:
-    meeting = bar_self(_meeting(rules, causal, self_bias, scale))
+    meeting = _meeting(rules, causal, self_bias, scale)
+    plain = _plain(meeting)
+    if native.refuses(q, k, v, plain) is None:
+        return native.backward(grad, out, lse, q, k, v, order, slot, bucket, pos, real, plain)
     plan = SortedPlan(order, slot, bucket, meeting.rules)
     lse, alone = gradient_alone(lse, self_bias)
-    grads = executor.backward(grad, out, lse, q, k, v, plan, pos, real, meeting)
+    grads = executor.backward(grad, out, lse, q, k, v, plan, pos, real, bar_self(meeting))
     grads[2][alone] += grad[alone]
     return grads
 
@@ -103,3 +114,7 @@ _forward.register_autograd(_differentiate, setup_context=_save)
 def _meeting(rules: list[int], causal: bool, self_bias: float, scale: float) -> Meeting:
     chunk, before, after, wrap, reach, same, once = rules
     return Meeting(Rules(chunk, before, after, bool(wrap), reach, bool(same), bool(once)), causal, self_bias, scale)
+
+
+def _plain(meeting: Meeting) -> native.Rules:
+    return native.Rules(*meeting.rules, meeting.causal, meeting.self_bias, meeting.scale)
