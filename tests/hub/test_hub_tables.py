@@ -9,7 +9,7 @@ from formers import hub, make
 from formers.hub.table import Row, Table
 from formers.hub.transform import Interleaved, OneRow, Same, Thirds, Transform, Transposed, TransposedThirds
 
-FAMILIES = ["gpt2", "llama", "bloom", "bert", "roformer", "marian"]
+FAMILIES = ["gpt2", "llama", "bloom", "bert", "roformer", "marian", "reformer"]
 
 
 @settings(max_examples=30, deadline=None)
@@ -39,7 +39,8 @@ def test_interleaved_rows_are_query_key_value_of_each_head() -> None:
 
 @pytest.mark.parametrize("family", FAMILIES)
 def test_names_are_claimed_once(family: str) -> None:
-    spec = hub.spec_from_config({"model_type": family, "vocab_size": 20})
+    is_decoder = {"is_decoder": True} if family == "reformer" else {}  # its encoder is not mapped
+    spec = hub.spec_from_config({"model_type": family, "vocab_size": 20} | is_decoder)
     with torch.device("meta"):
         model = spec.build()
     names = dict(model.named_parameters())

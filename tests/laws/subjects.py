@@ -65,6 +65,7 @@ CAUSAL_ONLY = {"alibi": ALiBi()}
 PATTERNS = {
     "window": Causal() & Window(5),
     "blocks": Causal() & Blocks(6),
+    "blocks and the one before": Causal() & Blocks(4, before=1),
     "window or blocks": Causal() & (Window(3) | Blocks(4)),
 }
 

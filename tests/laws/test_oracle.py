@@ -14,7 +14,10 @@ from formers.places import Places, keys, queries
 from formers.spec import Site
 
 LEAVES = st.one_of(
-    st.just(Causal()), st.just(Everything()), st.integers(1, 12).map(Window), st.integers(1, 9).map(Blocks)
+    st.just(Causal()),
+    st.just(Everything()),
+    st.integers(1, 12).map(Window),
+    st.builds(Blocks, st.integers(1, 9), st.integers(0, 2), st.integers(0, 2)),
 )
 PATTERNS = st.recursive(
     LEAVES,

@@ -7,7 +7,6 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from formers.attention.clusters import ClusterPlan, attend_clusters
-from formers.attention.local import chunks_of, in_order
 from formers.attention.pattern import Causal, Everything, Pattern
 from formers.attention.plan import Plan, block_plan, dense_plan
 from formers.attention.sorted.charge import EXACT
@@ -90,33 +89,6 @@ class Backend(Protocol):
 
     def run(self, request: Request) -> Tensor:
         """(B, H, T, E), equal to the tile executor's."""
-
-
-class LocalChunks:
-    """Ours, for long unbroken texts whose chunks meet themselves and their neighbours: as one round of sorted chunks."""
-
-    name = "local"
-
-    def refuses(self, request: Request) -> str | None:
-        chunks = chunks_of(request.pattern)
-        if request.plan is not None or chunks is None:
-            return "the pairs are not those of chunks of positions"
-        if request.at is not request.to or request.at.start is None or request.at.start % chunks[0].chunk:
-            return "the tokens are not a text from the beginning of a chunk on"
-        if request.at.length**2 <= SMALL:
-            return "one dense product is faster"
-        if request.position.biased or request.position.by_content:
-            return f"{type(request.position).__name__} changes the scores"
-        return _too_much(request)
-
-    def run(self, request: Request) -> Tensor:
-        chunks = chunks_of(request.pattern)
-        if chunks is None:
-            raise TypeError(f"{request.pattern!r} is not one of chunks")
-        rules, causal = chunks
-        k, v = repeated(request)
-        meeting = Meeting(rules, causal, 0.0, request.scale)
-        return attend_sorted(request.q, k, v, in_order(request.at, rules), request.to.pos, None, meeting)[0]
 
 
 class Sdpa:
@@ -239,7 +211,7 @@ class TileExecutor:
         return request.block_plan()
 
 
-BACKENDS: tuple[Backend, ...] = (LocalChunks(), Sdpa(), SortedChunks(), Clusters(), TileExecutor())
+BACKENDS: tuple[Backend, ...] = (Sdpa(), SortedChunks(), Clusters(), TileExecutor())
 
 
 def attend(request: Request) -> Tensor:
@@ -261,11 +233,6 @@ def _not_streamed(request: Request) -> str | None:
         return f"{request.pattern!r} shows neither all pairs nor those of the past"
     if request.position.by_content or (request.position.biased and not isinstance(request.position, SelfLastLayer)):
         return f"{type(request.position).__name__} changes the scores"
-    return _too_much(request)
-
-
-def _too_much(request: Request) -> str | None:
-    """What the executor of sorted chunks has no rule for, whatever the plan."""
     if request.dropout:
         return "weights are dropped"
     if request.to.bounds[1] >= EXACT:

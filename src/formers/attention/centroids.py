@@ -14,9 +14,10 @@ PIECE = 1 << 16  # tokens whose products with all centroids are held at a time
 class Centroids(nn.Module):
     """`count` centroids for each head, in buffers that no call changes: `learn` moves them, after an update.
 
-    centroids (H, C, D): the means of their tokens, which lie inside the sphere; tokens are compared with their directions,
-    since the product with the mean itself would favour clusters whose tokens are alike. counts (H, C), sums (H, C, D): moving averages of how many tokens an
-    update gives to a centroid, and of their sum; the centroids begin as one token each.
+    centroids (H, C, D): the means of their tokens, which lie inside the sphere. Tokens are compared with their
+    directions: the product with the mean itself would favour clusters whose tokens are alike. counts (H, C), sums
+    (H, C, D): moving averages of how many tokens an update gives to a centroid, and of their sum; the centroids begin
+    as one token each.
     """
 
     centroids: Tensor

@@ -265,7 +265,7 @@ class CrossAttentionLayer(nn.Module):
                 call.memo,
             )
         )
-        return Out(self.projection.output(heads), state)
+        return Out(self.projection.output(heads), state if call.remember else None)
 
     def skip(self, x: Tensor, call: Call, state: Any = None) -> KeysValues:
         """The encoder's keys and values, which owe nothing to x."""

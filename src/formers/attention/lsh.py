@@ -40,7 +40,8 @@ class LSH(Selector):
     the latest others, as many as in a full pass.
 
     Rotations are drawn from the seed of the call: training has new ones in every step, evaluation always the same.
-    Padding is sorted behind all buckets and met by nobody.
+    Padding is sorted behind all buckets and met by nobody. But buckets=None and plain_below go by the length of the batch,
+    its padding included: give both where a row must come out as it does alone.
     """
 
     chunk: int = 64

@@ -83,7 +83,8 @@ class CausalSinkhornLayer(SortedAttention):
     def _scores(self, sums: Tensor, firsts: Tensor, grid: Grid, call: Call) -> Tensor:
         """(B, H, W, N): blocks of the window, known by everything up to their first token, against all blocks."""
         spec = self.spec
-        before = take(sums.cumsum(1) - sums, grid.index.clamp(max=grid.blocks - 1))
+        # Shifted, and not the sum with the block itself taken off: rounding would tell of its later tokens.
+        before = take(F.pad(sums[:, :-1], (0, 0, 1, 0)).cumsum(1), grid.index.clamp(max=grid.blocks - 1))
         known = (grid.index * spec.block + 1).to(sums.dtype).sqrt()
         scores = self.network((before + firsts) / known[..., None], sums * spec.block**-0.5)
         if self.noisy:

@@ -17,10 +17,14 @@ Measure = Callable[["Trial"], Iterable[Row]]
 
 @dataclass(frozen=True)
 class Rival:
-    """What ours is measured against: what it is, in words, and the optional package that holds it."""
+    """What ours is measured against: what it is, in words, and the optional package that holds it.
+
+    extra: of ours, which installs that package together with the versions of others that it still works with.
+    """
 
     name: str
     package: str | None = None
+    extra: str | None = None
 
     @property
     def installed(self) -> bool:
@@ -33,7 +37,8 @@ class Rival:
     @property
     def remedy(self) -> str:
         """The note of a row whose rival is absent."""
-        return f"not measured: pip install {self.package}"
+        wanted = self.package if self.extra is None else f"'formers[{self.extra}]'"
+        return f"not measured: pip install {wanted}"
 
 
 @dataclass(frozen=True)

@@ -4,13 +4,14 @@ Nothing but attention to the first half tells the second: what a kind of attenti
 """
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
 from torch import nn
 
+from formers.bench.trial import Trial
 from formers.block import Block, stack
 from formers.call import Layer
 from formers.data.chance import generator
@@ -94,7 +95,7 @@ class Copier:
     dim: int = 64
     depth: int = 2
     hidden: int = 256
-    steps: int = 1500
+    steps: int = 400
     rate: float = 3e-3
 
     def spec(self, attention: Layer) -> Decoder:
@@ -102,8 +103,15 @@ class Copier:
         blocks = stack(Block((attention, MLP(self.hidden))), times=self.depth)
         return Decoder("copier", self.task.vocab, self.dim, blocks, Embedding(Learned(self.task.length)), head=Untied())
 
+    def learn_each(self, trial: Trial, learners: Mapping[str, Layer]) -> Iterator[nn.Module]:
+        """A trained model for each kind of attention, in turn, under one progress bar that tells its name."""
+        with trial.progress("", self.steps * len(learners)) as tick:
+            for name, attention in learners.items():
+                tick(0, name)
+                yield self.learn(attention, tick)
+
     def learn(self, attention: Layer, tick: Callable[[], object]) -> nn.Module:
-        """A model of that attention, trained; the seed is always the same. `tick` is called after each step."""
+        """A trained model of that attention; the seed is always the same. `tick` is called after each step."""
         training = TrainSpec(
             self.steps, self.task.rows, self.task.length, optimizer=AdamW(self.rate), schedule=CosineDecay(100, 0.0)
         )
@@ -123,3 +131,6 @@ class Copier:
             other.load_state_dict(model.state_dict())
             model = other
         return self.task.evaluate(model)["accuracy"]
+
+
+TINY = Copier(Copying(symbols=7, word=7, rows=4, evaluated=2), dim=16, hidden=16, steps=2)

@@ -1,4 +1,4 @@
-"""`formers show`: a model's parts, what they cost, and what its attention sees."""
+"""`formers show`: a model's parts, what they cost, and what its attention sees, with or without a text."""
 
 import argparse
 from pathlib import Path
@@ -7,6 +7,7 @@ from typing import Any
 from formers.cli.model import chosen_model, declare_model
 from formers.cli.parser import Parser
 from formers.cli.terminal import Terminal
+from formers.errors import FormersError
 from formers.report.cost import Cost, cost
 from formers.report.cost_table import cost_caption, cost_table
 from formers.report.drawing import draw, squares
@@ -18,6 +19,7 @@ EXAMPLES = """\
   formers show gpt2
   formers show llama dim=8192 depth=80 heads=64 kv_heads=8 hidden=28672 --length 4096
   formers show gpt2 --set "blocks[*].sublayers[0].pattern=Causal() & Window(8)" --plot pattern.png
+  formers show runs/reformer --text "Which of these words meet?" --layer "blocks[0].blocks[2].sublayers[0]" --head 1
 """
 
 
@@ -25,13 +27,24 @@ def declare(parser: Parser) -> None:
     """A model, and how to look at it."""
     declare_model(parser)
     parser.add_argument("--length", type=int, metavar="N", help="tokens to cost and draw at (the model's own, or 1024)")
-    parser.add_argument("--plot", type=Path, metavar="FILE.png", help="also draw the attention patterns into a picture")
+    told = "also draw into a picture: the attention patterns, or which tokens of the text meet"
+    parser.add_argument("--plot", type=Path, metavar="FILE.png", help=told)
     parser.add_argument("--json", action="store_true", help="print the spec as JSON instead, for a file of your own")
+    told = "draw which tokens of this text meet where content chooses them: as a run has learned, or at random weights"
+    parser.add_argument("--text", metavar="TEXT", help=told)
+    parser.add_argument("--layer", metavar="PATH", help="of --text: the attention to draw (the first that chooses)")
+    parser.add_argument("--head", type=int, metavar="N", help="of --text: the head to draw (0; in a picture, all)")
 
 
 def run(options: argparse.Namespace) -> None:
-    """Print the tree, the costs and the drawings."""
+    """Print the tree, the costs and the drawings; or what a text does to attention."""
+    _require_fitting(options)
     spec = chosen_model(options)
+    if options.text is not None:
+        from formers.cli.show_text import show_text
+
+        show_text(options, spec)
+        return
     length = (spec.max_length or LENGTH) if options.length is None else options.length
     costs = cost(spec, length)
     seen = looks(spec)
@@ -40,9 +53,21 @@ def run(options: argparse.Namespace) -> None:
     else:
         _print(spec, costs, seen)
     if options.plot:
-        from formers.report.picture import save_picture
+        from formers.report.picture import CELLS, save_picture
 
-        save_picture(options.plot, spec.name, seen, length)
+        save_picture(options.plot, spec.name, [square for look in seen for square in squares(look, length, CELLS)])
+
+
+def _require_fitting(options: argparse.Namespace) -> None:
+    """Raise FormersError for options that say nothing beside others."""
+    if options.text is None:
+        for name in ("layer", "head"):
+            if getattr(options, name) is not None:
+                raise FormersError(f"--{name} says what to draw of a text; give --text as well")
+    elif options.length is not None:
+        raise FormersError("a text has a length of its own; leave out --length or --text")
+    elif options.json:
+        raise FormersError("a spec holds no text; leave out --json or --text")
 
 
 def _print(spec: Any, costs: Cost, seen: list[Look]) -> None:
@@ -52,7 +77,17 @@ def _print(spec: Any, costs: Cost, seen: list[Look]) -> None:
     terminal.print(cost_table(costs))
     terminal.print(cost_caption(costs), style="dim")
     for look in seen:
+        more = f" and {len(look.paths) - 1} more like it" if len(look.paths) > 1 else ""
         for square in squares(look, costs.length):
-            more = f" and {len(look.paths) - 1} more like it" if len(look.paths) > 1 else ""
             terminal.print(f"\n{look.paths[0]}{more}", style="cyan")
             terminal.print(draw(square, ascii_only=terminal.options.ascii_only))
+        if look.by_content is not None:
+            terminal.print(f"\n{look.paths[0]}{more}", style="cyan")
+            terminal.print(f"{look.pattern!r}, of which the pairs are chosen by content", style="bold")
+            terminal.print(f"by {look.by_content!r}{_how_to_draw(look)}")
+
+
+def _how_to_draw(look: Look) -> str:
+    if look.draws_pairs:
+        return '; --text "..." draws which tokens of a text meet'
+    return ": each block meets itself and a soft mixture of others, which no square of pairs can show"

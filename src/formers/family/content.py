@@ -1,8 +1,18 @@
-"""Members whose attention goes by content: Reformer, as a language model and to translate."""
+"""Members whose attention goes by content: Reformer, as a language model and to translate, routing and Sinkhorn."""
 
 from itertools import cycle, islice
 
-from formers.attention import LSH, Attention, Blocks, Causal, CrossAttention, Dense, SharedQK
+from formers.attention import (
+    LSH,
+    Attention,
+    Blocks,
+    Causal,
+    CrossAttention,
+    Dense,
+    Routing,
+    SharedQK,
+    SinkhornAttention,
+)
 from formers.block import Block, stack
 from formers.embedding import Embedding
 from formers.errors import ConfigError
@@ -13,7 +23,8 @@ from formers.head import Untied
 from formers.init import Xavier
 from formers.model import Decoder, Encoder, EncoderDecoder
 from formers.norm import LayerNorm
-from formers.position import Axial, SelfLast, Sinusoidal
+from formers.parallel import Parallel
+from formers.position import Axial, Learned, Rotary, SelfLast, Sinusoidal
 from formers.residual import PreNorm
 from formers.reversible import Reversible
 
@@ -102,3 +113,52 @@ def reformer_translation(
         Encoder("reformer_translation.source", vocab, dim, (source,), embedding, norm, init=Xavier()),
         Decoder("reformer_translation.target", vocab, dim, (target,), embedding, norm, Untied(bias=True), Xavier()),
     )
+
+
+@member(
+    "Routing Transformer",
+    paper="arXiv:2003.05997",
+    year=2020,
+    cost="n√n",
+    small=SMALL | {"clusters": 3, "window": 5},
+)
+def routing_transformer(
+    vocab: int = 258,
+    dim: int = 512,
+    depth: int = 6,
+    heads: int = 8,
+    hidden: int = 2048,
+    length: int = 8192,
+    clusters: int = 64,
+    window: int = 128,
+    dropout: float = 0.1,
+) -> Decoder:
+    """Half of the heads local, half of them routed, in the strict form that decodes exactly.
+
+    The cost is n√n where there are √n clusters and a window of √n tokens.
+    """
+    routed, head_dim = heads // 2, dim // heads
+    local = local_attention(heads - routed, window, head_dim=head_dim).replace(position=Rotary())
+    by_content = lsh_attention(routed, None, head_dim=head_dim).replace(select=Routing(clusters, window))
+    block = Block((Parallel((local, by_content)), MLP(hidden)), PreNorm(dropout=dropout))
+    return Decoder("routing_transformer", vocab, dim, stack(block, times=depth), Embedding(Learned(length)))
+
+
+@member(
+    "Sparse Sinkhorn Transformer", paper="arXiv:2002.11296", year=2020, cost="n b + (n/b)²", small=SMALL | {"block": 4}
+)
+def sinkhorn_transformer(
+    vocab: int = 258,
+    dim: int = 512,
+    depth: int = 6,
+    heads: int = 8,
+    hidden: int = 2048,
+    length: int = 8192,
+    block: int = 64,
+    iterations: int = 2,
+    dropout: float = 0.1,
+) -> Decoder:
+    """Each block of tokens attends to itself and to a mixture of earlier ones that a sorting network brings to it."""
+    attention = SinkhornAttention(heads, block=block, iterations=iterations)
+    blocks = stack(Block((attention, MLP(hidden)), PreNorm(dropout=dropout)), times=depth)
+    return Decoder("sinkhorn_transformer", vocab, dim, blocks, Embedding(Learned(length)))

@@ -80,8 +80,8 @@ class _Piece(NamedTuple):
 
     side: str
     path: str
-    spec: Spec
-    module: nn.Module
+    spec: Any
+    module: Any
     site: Site
     rebuilt: bool = False  # it stands in a Reversible
     decodes: bool = True
@@ -134,7 +134,7 @@ def _within(whole: _Piece) -> Iterator[_Piece]:
         yield from _within(inner._replace(path=f"{whole.path}.{name}[{i}]", spec=part, module=module))
     if isinstance(whole.spec, Block):
         path, rule = f"{whole.path}.residual", whole.spec.residual
-        yield inner._replace(path=path, spec=rule, module=getattr(whole.module, "residual"))  # noqa: B009
+        yield inner._replace(path=path, spec=rule, module=whole.module.residual)
 
 
 def _together(pieces: list[_Piece], length: int) -> Iterator[Part]:

@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 
 import torch
+from rich.cells import cell_len
 from rich.text import Text
 from torch import Tensor
 
@@ -20,15 +21,17 @@ PLAIN_GLYPHS = (". ", "::", "++", "%%", "##")
 
 @dataclass(frozen=True)
 class Square:
-    """A pattern over the first `length` tokens. share: (C, C), the part of each cell's pairs that is seen.
+    """The pairs of `length` tokens. share: (C, C), the part of each cell's pairs that is seen. title: what it shows.
 
-    heads: which heads look like this.
+    names: of the tokens, where these are those of a text and each has a cell of its own. top: the share that is drawn
+    darkest.
     """
 
-    look: Look
+    title: str
     length: int
     share: Tensor
-    heads: tuple[int, ...]
+    names: tuple[str, ...] = ()
+    top: float = 1.0
 
     @property
     def cell(self) -> int:
@@ -36,25 +39,22 @@ class Square:
         return -(-self.length // len(self.share))
 
     @property
-    def title(self) -> str:
-        """The pattern, and the heads if they differ."""
-        chosen = ", of which pairs are chosen by content" if self.look.by_content else ""
-        some = len(self.heads) < self.look.heads
-        return repr(self.look.pattern) + chosen + (f", heads {_listed(self.heads)}" if some else "")
-
-    @property
     def scale(self) -> str:
         """What is drawn, in words."""
         if self.cell == 1:
-            return f"the first {self.length} tokens"
-        return f"{self.length:,} tokens, {self.cell} x {self.cell} to a cell"
+            return f"{self.length} tokens" if self.names else f"the first {self.length} tokens"
+        darkest = "" if self.top == 1 else f", the darkest of which shows {self.top:.0%} of its pairs"
+        return f"{self.length:,} tokens, {self.cell} x {self.cell} to a cell{darkest}"
 
 
 def squares(look: Look, length: int, cells: int = CELLS) -> list[Square]:
     """The square of a pattern, one for each kind of head: at the scale where it shows more than a plain triangle.
 
-    That is the first `cells` tokens one by one, or else `length` tokens as a whole.
+    That is the first `cells` tokens one by one, or else `length` tokens as a whole. None where content chooses the pairs:
+    the pattern alone would be a wrong picture.
     """
+    if look.by_content is not None:
+        return []
     near = min(cells, length)
     share = shares(look.pattern, look.heads, near, near)
     whole = min(length, WHOLE)
@@ -66,12 +66,18 @@ def squares(look: Look, length: int, cells: int = CELLS) -> list[Square]:
 
 
 def draw(square: Square, *, ascii_only: bool = False) -> Text:
-    """The square as characters, with its title, what it shows, and its axes."""
-    glyphs = PLAIN_GLYPHS if ascii_only else GLYPHS
-    levels = torch.where(square.share > 0, 1 + (square.share * (len(glyphs) - 2)).floor(), 0).long()
+    """The square as characters, with its title, what it shows, and its axes; a token with a name has it at its row."""
+    glyphs: tuple[str, ...] = PLAIN_GLYPHS if ascii_only else GLYPHS
+    if len(square.share) > CELLS:
+        glyphs = tuple(glyph[0] for glyph in glyphs)
+    levels = torch.where(square.share > 0, 1 + (square.share / square.top * (len(glyphs) - 2)).floor(), 0).long()
     lines = ["".join(glyphs[level] for level in row).rstrip() for row in levels.tolist()]
     text = Text.assemble((square.title, "bold"), f"\n{square.scale}; queries down, keys across\n")
-    return text.append("\n".join(lines))
+    if not square.names:
+        return text.append("\n".join(lines))
+    wide = max(map(cell_len, square.names))
+    names = [" " * (wide - cell_len(name)) + name for name in square.names]
+    return text.append("\n".join(f"{name}  {line}" for name, line in zip(names, lines, strict=True)))
 
 
 def _by_head(look: Look, length: int, share: Tensor) -> list[Square]:
@@ -82,8 +88,9 @@ def _by_head(look: Look, length: int, share: Tensor) -> list[Square]:
             kinds.append((own, [head]))
         else:
             alike.append(head)
-    everyone = tuple(range(look.heads))
-    return [Square(look, length, own, tuple(heads) if len(share) > 1 else everyone) for own, heads in kinds]
+    if len(kinds) == 1:
+        return [Square(repr(look.pattern), length, share[0])]
+    return [Square(f"{look.pattern!r}, heads {_listed(heads)}", length, own) for own, heads in kinds]
 
 
 def _is_plain(share: Tensor) -> bool:
@@ -98,5 +105,5 @@ def _shrunk_like(share: Tensor, length: int, cells: int) -> Tensor:
     return shares(plain, 1, length, cells).expand(len(share), -1, -1)
 
 
-def _listed(heads: tuple[int, ...]) -> str:
+def _listed(heads: list[int]) -> str:
     return ", ".join(map(str, heads))

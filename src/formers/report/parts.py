@@ -40,6 +40,11 @@ class Look(NamedTuple):
     paths: tuple[str, ...]
     by_content: Selector | SinkhornAttention | None = None
 
+    @property
+    def draws_pairs(self) -> bool:
+        """Whether a text decides which pairs meet, each either wholly or not at all."""
+        return isinstance(self.by_content, Selector)
+
 
 def looks(model: Spec) -> list[Look]:
     """The different patterns of a model's attention parts, in the order in which they first appear."""

@@ -8,19 +8,17 @@ from typing import Any
 
 from formers.data.atomic import replacing
 from formers.errors import FormersError
-from formers.report.drawing import Square, squares
-from formers.report.parts import Look
+from formers.report.drawing import Square
 
 CELLS = 64  # along a side: enough for the fine structure of the published patterns, few enough to be seen
 COLUMNS = 3
 INCHES = 3.6
 
 
-def save_picture(path: Path, title: str, looks: Sequence[Look], length: int) -> None:
-    """Write a PNG with a panel for each different pattern. Raises FormersError without one, DataError if it cannot."""
-    panels = [square for look in looks for square in squares(look, length, CELLS)]
+def save_picture(path: Path, title: str, panels: Sequence[Square]) -> None:
+    """Write a PNG with these panels. Raises FormersError without one, DataError if it cannot be written."""
     if not panels:
-        raise FormersError(f"{title} has no attention part, so there is no pattern to draw; leave --plot out")
+        raise FormersError(f"{title} has no attention whose pattern can be drawn without a text; leave --plot out")
     from matplotlib.figure import Figure
 
     columns = min(COLUMNS, len(panels))
@@ -38,8 +36,9 @@ def save_picture(path: Path, title: str, looks: Sequence[Look], length: int) -> 
 
 def _panel(axis: Any, square: Square) -> None:
     cells, length = len(square.share), square.length
+    darkest = 1.3 * square.top  # so that grid lines and labels are seen beside it
     axis.imshow(
-        square.share.numpy(), cmap="Blues", vmin=0, vmax=1.3, extent=(0, length, length, 0), interpolation="nearest"
+        square.share.numpy(), cmap="Blues", vmin=0, vmax=darkest, extent=(0, length, length, 0), interpolation="nearest"
     )
     lines = [length * i / cells for i in range(cells + 1)]
     axis.set_xticks(lines, minor=True)
@@ -51,5 +50,8 @@ def _panel(axis: Any, square: Square) -> None:
     axis.xaxis.set_label_position("top")
     axis.set_xlabel("key", fontsize=8)
     axis.set_ylabel("query", fontsize=8)
-    heading = "\n".join(textwrap.wrap(square.title, 44))
-    axis.set_title(f"{heading}\n{square.scale}", fontsize=8)
+    if square.names:
+        spots = [place + 0.5 for place in range(length)]
+        axis.set_yticks(spots, square.names, fontsize=min(7, 220 / length), family="monospace", parse_math=False)
+    heading = [line for told in (square.title, square.scale) for line in textwrap.wrap(told, 44)]
+    axis.set_title("\n".join(heading), fontsize=8)

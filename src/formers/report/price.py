@@ -24,7 +24,8 @@ class Price:
 
     operations: per token, the mean over one pass of N tokens; last: of the Nth token alone, in a decode step.
     weights: bytes of the parameters that a decode step reads, and of centroids. token: bytes that a token adds to the
-    state, a block's shared out among its tokens; state: bytes of the state after N tokens, where old ones may have been forgotten.
+    state, those of a block shared out among its tokens; state: bytes of the state after N tokens, where old ones may
+    have been forgotten.
     """
 
     parameters: int = 0

@@ -8,7 +8,7 @@ from torch import Tensor
 from formers.attention.pattern import Pattern
 from formers.places import Spots
 from formers.report.parts import walk
-from formers.spec.core import Site
+from formers.spec.core import Site, Spec
 
 PIECE = 1 << 22  # pairs looked at at a time
 EXACT = 4096  # up to this length every query is counted; beyond it, evenly spaced ones
@@ -28,7 +28,7 @@ def visible(pattern: Pattern, heads: int, rows: Tensor, length: int) -> Tensor:
 
 def shares(pattern: Pattern, heads: int, length: int, cells: int) -> Tensor:
     """The square of `length` tokens as cells x cells: the share of the pairs in each that is seen, (1 or H, C, C)."""
-    edges = torch.linspace(0, length, cells + 1).round().long()
+    edges = _edges(length, cells)
     size = edges.diff()
     rows = []
     for start, stop in zip(edges[:-1].tolist(), edges[1:].tolist(), strict=True):
@@ -36,6 +36,20 @@ def shares(pattern: Pattern, heads: int, length: int, cells: int) -> Tensor:
         before = torch.nn.functional.pad(columns, (1, 0))[..., edges]
         rows.append(before.diff(dim=-1) / ((stop - start) * size))
     return torch.stack(rows, 1)
+
+
+def shares_of(pairs: Tensor, length: int, cells: int) -> Tensor:
+    """As `shares`, of pairs that are listed, each once, as query * length + key: (C, C)."""
+    edges = _edges(length, cells)
+    size = edges.diff()
+    cell = torch.searchsorted(edges, torch.arange(length), right=True) - 1
+    counts = torch.bincount(cell[pairs // length] * cells + cell[pairs % length], minlength=cells * cells)
+    return counts.view(cells, cells) / (size[:, None] * size)
+
+
+def _edges(length: int, cells: int) -> Tensor:
+    """Where each cell of a side begins, and the last one ends."""
+    return torch.linspace(0, length, cells + 1).round().long()
 
 
 def keys_seen(pattern: Pattern, heads: int, length: int) -> tuple[float, float]:
@@ -57,6 +71,6 @@ def _pieces(pattern: Pattern, heads: int, rows: Tensor, length: int) -> Iterator
         yield visible(pattern, heads, some, length)
 
 
-def marks_of(pattern: Pattern) -> list[str]:
-    """The names of the marks that a pattern reads, by its fields named `mark`."""
-    return [part.mark for _, part, _ in walk(pattern, Site(dim=1)) if hasattr(part, "mark")]
+def marks_of(part: Spec) -> list[str]:
+    """The names of the marks that the patterns in a part read, by their fields named `mark`."""
+    return [part.mark for _, part, _ in walk(part, Site(dim=1)) if hasattr(part, "mark")]

@@ -61,8 +61,8 @@ def footnotes(rows: Sequence[Row]) -> list[str]:
     return lines + [f"{row.name}: {row.note}" for row in rows if row.note and not _rival_absent(row)]
 
 
-def _rival(row: Row) -> str:
-    return row.note if _rival_absent(row) and row.note else number(row.rival_value)
+def _rival(row: Row) -> Text:
+    return Text(row.note if _rival_absent(row) and row.note else number(row.rival_value))  # brackets are no markup
 
 
 def _rival_absent(row: Row) -> bool:

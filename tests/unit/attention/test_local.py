@@ -5,10 +5,10 @@ import itertools
 import pytest
 import torch
 
-from formers import Attention, Blocks, Causal, Everything, Window
+from formers import Attention, Blocks, Causal, Everything
 from formers.attention import backends
-from formers.attention.local import chunks_of
 from formers.attention.pattern import Pattern
+from formers.attention.sorted.local import is_causal, local_rules
 from formers.attention.sorted.plan import Rules
 from formers.call import Call
 from formers.places import Places, keys, queries
@@ -32,14 +32,16 @@ def test_blocks_see_their_neighbours(before: int, after: int) -> None:
 
 
 def test_which_patterns_are_chunks() -> None:
-    assert chunks_of(Causal() & Blocks(4, 1, 3)) == (Rules(4, 1, 0, once=False), True)
-    assert chunks_of(Blocks(4, 1, 3)) == (Rules(4, 1, 3, once=False), False)
-    for other in (Causal(), Everything(), Causal() & Window(4), Causal() | Blocks(4), Blocks(2) & Blocks(3), Window(2)):
-        assert chunks_of(other) is None
+    assert local_rules(Causal() & Blocks(4, 1, 3), 0) == Rules(4, 1, 0)
+    assert local_rules(Blocks(4, 1, 3), 8) == Rules(4, 1, 3)
+    assert local_rules(Blocks(4, 1, 3), 6) is None
+    assert is_causal(Causal() & Blocks(4, 1, 3)) and not is_causal(Blocks(4, 1, 3))
+    for other in (Causal(), Everything(), Causal() | Blocks(4), Blocks(2) & Blocks(3)):
+        assert local_rules(other, 0) is None
 
 
 @pytest.mark.parametrize("pattern", PATTERNS, ids=repr)
-@pytest.mark.parametrize(("length", "kv_heads"), [(1, 4), (8, 2), (23, 4)])
+@pytest.mark.parametrize(("length", "kv_heads"), [(17, 4), (24, 2), (23, 4)])
 def test_sorted_chunks_equal_tiles(
     pattern: Pattern, length: int, kv_heads: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -47,8 +49,8 @@ def test_sorted_chunks_equal_tiles(
     torch.manual_seed(0)
     layer = Attention(4, kv_heads, pattern=pattern).build(Site(dim=16, causal=pattern.causal)).double()
     x = torch.randn(2, length, 16, dtype=torch.float64, requires_grad=True)
-    upstream, ran, run = torch.randn_like(x), [], backends.LocalChunks.run
-    monkeypatch.setattr(backends.LocalChunks, "run", lambda self, asked: ran.append(asked) or run(self, asked))
+    upstream, ran, run = torch.randn_like(x), [], backends.SortedChunks.run
+    monkeypatch.setattr(backends.SortedChunks, "run", lambda self, asked: ran.append(asked) or run(self, asked))
 
     def made() -> tuple[torch.Tensor, ...]:
         y = layer(x, Call(Places.run(0, length))).y
@@ -57,6 +59,7 @@ def test_sorted_chunks_equal_tiles(
     wanted = made()
     assert not ran
     monkeypatch.setattr(backends, "SMALL", 0)
+    monkeypatch.setattr(backends, "SPARSE", 2.0)  # so that no dense product is faster
     torch.testing.assert_close(made(), wanted)
     assert len(ran) == 1
 
@@ -65,6 +68,7 @@ def test_sorted_chunks_equal_tiles(
 def test_what_sorted_chunks_leave_to_others(start: int, monkeypatch: pytest.MonkeyPatch) -> None:
     """Texts that begin within a chunk, padded ones, and those that continue another; all come to the same."""
     monkeypatch.setattr(backends, "SMALL", 0)
+    monkeypatch.setattr(backends, "SPARSE", 2.0)
     torch.manual_seed(0)
     layer = Attention(2, pattern=PATTERNS[0]).build(Site(dim=8, causal=True)).double()
     x = torch.randn(1, 21, 8, dtype=torch.float64)

@@ -5,14 +5,14 @@ from pathlib import Path
 import pytest
 import torch
 
-from formers import Attention, Blocks, Causal, DataError, Everything, FormersError, Same, Window, make
+from formers import Attention, Blocks, Causal, DataError, Everything, FormersError, Same, TopBlocks, Window, make
 from formers.attention import Pattern
 from formers.call import Call
 from formers.places import Places, Spots
-from formers.report.drawing import draw, squares
+from formers.report.drawing import Square, draw, squares
 from formers.report.parts import Look, looks
 from formers.report.picture import save_picture
-from formers.report.square import keys_seen, shares, visible
+from formers.report.square import keys_seen, shares, shares_of, visible
 from formers.spec import assign
 
 PATTERNS = [Causal(), Everything(), Window(3), Causal() & (Window(2) | Blocks(4))]
@@ -26,7 +26,11 @@ class EvenHeads(Pattern):
 
 
 def look(pattern: Pattern, heads: int = 4) -> Look:
-    return Look(pattern, heads, ("blocks[0].sublayers[0]",), False)
+    return Look(pattern, heads, ("blocks[0].sublayers[0]",))
+
+
+def panels(*patterns: Pattern, length: int = 64) -> list[Square]:
+    return [square for pattern in patterns for square in squares(look(pattern), length, 64)]
 
 
 @pytest.mark.parametrize("pattern", PATTERNS, ids=repr)
@@ -69,13 +73,36 @@ def test_what_is_plain_everywhere_is_drawn_from_near() -> None:
 
 def test_heads_that_differ_are_drawn_apart() -> None:
     drawn = squares(look(EvenHeads()), 8)
-    assert [square.heads for square in drawn] == [(0, 2), (1, 3)]
-    assert drawn[0].title == "EvenHeads(), heads 0, 2"
+    assert [square.title for square in drawn] == ["EvenHeads(), heads 0, 2", "EvenHeads(), heads 1, 3"]
 
 
 def test_shares_are_those_of_the_pairs() -> None:
     exact = visible(Causal(), 1, torch.arange(8), 8).float()
     torch.testing.assert_close(shares(Causal(), 1, 8, 2), torch.nn.functional.avg_pool2d(exact, 4))
+
+
+@pytest.mark.parametrize(("length", "cells"), [(8, 8), (8, 2), (13, 4), (100, 32)])
+def test_shares_of_listed_pairs_are_those_of_the_pattern(length: int, cells: int) -> None:
+    seen = visible(Causal() & Window(5), 1, torch.arange(length), length)[0]
+    pairs = seen.flatten().nonzero()[:, 0]
+    torch.testing.assert_close(shares_of(pairs, length, cells), shares(Causal() & Window(5), 1, length, cells)[0])
+
+
+def test_a_square_of_a_text_names_its_tokens() -> None:
+    square = Square("two words", 2, torch.eye(2), ("'a'", "'long'"))
+    lines = draw(square, ascii_only=True).plain.splitlines()
+    assert lines == ["two words", "2 tokens; queries down, keys across", "   'a'  ##.", "'long'  . ##"]
+
+
+def test_sparse_cells_are_told_from_each_other_by_the_darkest() -> None:
+    square = Square("sparse", 8, torch.tensor([[0.2, 0.0], [0.1, 0.05]]), top=0.2)
+    lines = draw(square, ascii_only=True).plain.splitlines()
+    assert "the darkest of which shows 20% of its pairs" in lines[1]
+    assert lines[2:] == ["##.", "++::"]
+
+
+def test_what_content_chooses_is_not_drawn_as_a_pattern() -> None:
+    assert squares(look(Causal())._replace(by_content=TopBlocks(4, 2)), 64) == []
 
 
 @pytest.mark.parametrize("length", [1, 7, 4096, 10_000])
@@ -100,7 +127,7 @@ def test_both_sides_of_an_encoder_decoder_are_looked_at() -> None:
 
 def test_the_picture_is_a_png(tmp_path: Path) -> None:
     file = tmp_path / "new" / "pattern.png"
-    save_picture(file, "two", [look(Causal()), look(Causal() & Window(4))], 64)
+    save_picture(file, "two", panels(Causal(), Causal() & Window(4)))
     assert file.read_bytes().startswith(b"\x89PNG")
     assert [path.name for path in file.parent.iterdir()] == ["pattern.png"]
 
@@ -108,9 +135,9 @@ def test_the_picture_is_a_png(tmp_path: Path) -> None:
 def test_a_picture_that_cannot_be_written_is_told(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     with pytest.raises(DataError, match=r"pattern\.png"):
-        save_picture(tmp_path / "file" / "pattern.png", "one", [look(Causal())], 8)
+        save_picture(tmp_path / "file" / "pattern.png", "one", panels(Causal()))
 
 
 def test_a_model_without_attention_has_no_picture(tmp_path: Path) -> None:
     with pytest.raises(FormersError, match="no attention"):
-        save_picture(tmp_path / "pattern.png", "none", [], 8)
+        save_picture(tmp_path / "pattern.png", "none", [])

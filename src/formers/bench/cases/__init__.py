@@ -1,5 +1,5 @@
 """The cases of `formers bench`: importing this package registers them."""
 
-from formers.bench.cases import decode, train
+from formers.bench.cases import content, decode, million, reversible, train
 
-__all__ = ["decode", "train"]
+__all__ = ["content", "decode", "million", "reversible", "train"]
