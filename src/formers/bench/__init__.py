@@ -24,6 +24,7 @@ def run(
     """Measure every case of the suite of that name, print a table, and give its rows.
 
     json: a file to keep the rows in. threads: of PyTorch, as many as now by default. quick: shapes too small to mean
-    anything. data: for a suite that reads some. Raises FormersError for a name that no suite has, or a file that cannot be written.
+    anything. data: for a suite that reads some.
+    Raises FormersError for a name that no suite has, or a file that cannot be written.
     """
     return run_suite(BENCHES, name, console=console, json=json, threads=threads, quick=quick, data=data)

@@ -15,7 +15,7 @@ from formers.errors import FormersError
 
 GIB = 1 << 30
 MIB = 1 << 20
-_PROCESS = Path("/proc/self")
+_MEMINFO, _PROCESS = Path("/proc/meminfo"), Path("/proc/self")
 _MMAP_THRESHOLD = -3  # of mallopt, from malloc.h
 
 T = TypeVar("T")
@@ -24,7 +24,7 @@ T = TypeVar("T")
 def free_memory() -> int | None:
     """Bytes that a process can still get without swapping; None where the system does not say."""
     with contextlib.suppress(OSError, KeyError):
-        return _kibibytes(Path("/proc/meminfo"), "MemAvailable")
+        return _kibibytes(_MEMINFO, "MemAvailable")
     return None
 
 

@@ -3,7 +3,6 @@
 Nothing but attention to the first half tells the second: what a kind of attention does not reach, it cannot copy.
 """
 
-import math
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from typing import Any

@@ -29,6 +29,7 @@ def run(options: argparse.Namespace) -> None:
     terminal.print(table)
     terminal.print(
         "\ncost: of attention, as the length n grows. causal: no output sees a later token.\n"
-        "exact streaming: decoding step by step gives what one pass gives. target: the side that writes.",
+        "exact streaming: decoding step by step gives what one pass gives. target: the side that writes.\n"
+        "causal but not exact: later tokens are never seen, but help to decide which earlier ones meet.",
         style="dim",
     )

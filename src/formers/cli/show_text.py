@@ -32,7 +32,11 @@ def show_text(options: argparse.Namespace, spec: Any) -> None:
     tokens = tokenizer.encode(options.text)
     _require_readable(spec, tokens)
     found = selections(load_model(options.model) if trained else _drawn(spec), tokens)
-    chosen = next(selection for selection in found if selection.path == path)
+    chosen = next((selection for selection in found if selection.path == path), None)
+    if chosen is None:
+        raise FormersError(
+            f"{path} was not met in the pass: its module is not named as the field that it is built from"
+        )
     names = pieces(tokenizer, tokens)
     _print(chosen, head, names, [other.path for other in found if other.path != path], trained=trained)
     if options.plot:

@@ -7,7 +7,10 @@ from formers.spec import find_problems
 
 
 def causal(spec: Any) -> str:
-    """Whether no output sees a later token: "yes", "no", or "target" where one side is causal and reads the other."""
+    """Whether no output sees a later token: "yes", "no", or "target" where one side is causal and reads the other.
+
+    Where pairs are chosen by content and streaming is not exact, later tokens may decide which earlier ones meet.
+    """
     if isinstance(spec, EncoderDecoder):
         return "target" if spec.target.inside(spec.target.site).causal else "no"
     return "yes" if spec.inside(spec.site).causal else "no"

@@ -36,14 +36,14 @@ def square_of(selection: Selection, head: int, names: Sequence[str], cells: int 
 def told(selection: Selection, head: int, names: Sequence[str]) -> list[str]:
     """How many pairs meet, in this head and in all, and who fell into the largest buckets."""
     length, shown = len(names), selection.shown()
-    met = len(selection.pairs(head))
+    counts = [len(selection.pairs(each)) for each in range(selection.heads)]
+    met = counts[head]
     lines = [
         f"{met:,} pairs meet, {met / shown:.1%} of those that {selection.layer.pattern!r} shows: "
         f"{met / length:.1f} keys to a query, in the mean"
     ]
     if selection.heads > 1:
-        others = [len(selection.pairs(each)) / shown for each in range(selection.heads)]
-        lines.append("of each head: " + ", ".join(f"{share:.1%}" for share in others))
+        lines.append("of each head: " + ", ".join(f"{count / shown:.1%}" for count in counts))
     groups = selection.groups(head)
     if groups:
         kind = "buckets of the first hash" if isinstance(selection.select, LSH) else "clusters"

@@ -95,3 +95,15 @@ def test_a_token_that_meets_no_other_falls_back_on_itself() -> None:
     plan = sort_by(torch.arange(4).expand(2, 2, 1, 4), Rules(1, 0))
     out, _ = attend_sorted(q, k, v, plan, torch.arange(4)[None], None, Meeting(plan.rules, True, -1e5, 1.0))
     torch.testing.assert_close(out, v)
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16], ids=str)
+def test_half_precision_knows_every_position(dtype: torch.dtype) -> None:
+    torch.manual_seed(0)
+    q, k, v = (torch.randn(1, 1, 2000, 8).to(dtype) for _ in range(3))
+    plan = sort_by(torch.randint(40, (1, 1, 2, 2000)), Rules(16))
+    at, meeting = torch.arange(2000)[None], Meeting(plan.rules, True, -1e5, 0.5)
+    out, _ = attend_sorted(q, k, v, plan, at, None, meeting)
+    expected, _ = attend_sorted(q.double(), k.double(), v.double(), plan, at, None, meeting)
+    assert out.dtype == dtype
+    torch.testing.assert_close(out, expected.to(dtype))

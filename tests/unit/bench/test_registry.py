@@ -61,3 +61,12 @@ def test_the_issue_s_cases_are_registered() -> None:
     assert {"train", "decode"} <= set(BENCHES.suites())
     assert {"nanogpt", "multi30k"} <= set(CLAIMS.suites())
     assert all(case.needs for suite in ("nanogpt", "multi30k") for case in CLAIMS.find(suite))
+
+
+def test_a_rival_that_needs_old_versions_of_others_names_the_extra_that_has_them() -> None:
+    absent = Rival("another", package="no-such-package-anywhere", extra="rivals-content")
+    assert absent.remedy == "not measured: pip install 'formers[rivals-content]'"
+
+
+def test_the_suites_of_long_sequences_are_registered() -> None:
+    assert {"content", "reversible", "million"} <= set(BENCHES.suites())

@@ -84,8 +84,9 @@ def test_an_encoder_does_what_is_told_and_keeps_nothing() -> None:
     assert (told.total.last, told.total.weights, told.total.state) == (0, 0, 0)
 
 
-def test_both_sides_of_an_encoder_decoder_do_and_keep_what_is_told() -> None:
-    spec, model = small("transformer"), built(small("transformer"))
+@pytest.mark.parametrize("name", ["transformer", "reformer_translation"])
+def test_both_sides_of_an_encoder_decoder_do_and_keep_what_is_told(name: str) -> None:
+    spec, model = small(name), built(small(name))
     told = cost(spec, LENGTH)
     source = sum(part.price.operations for part in told.parts if part.name.startswith("source "))
     assert counted(lambda: model.source(tokens(LENGTH))) == source * LENGTH

@@ -10,8 +10,6 @@ from formers import (
     MLP,
     Attention,
     Block,
-    Blocks,
-    ByteTokenizer,
     Causal,
     Decoder,
     Encoder,
@@ -31,6 +29,7 @@ from formers import (
 from formers.attention import Pattern
 from formers.attention.select import Selector
 from formers.call import Call
+from formers.data.tokenizer import ByteTokenizer
 from formers.places import Places
 from formers.report.meeting import pieces, square_of, told
 from formers.report.selection import Selection, choosing_layers, selections

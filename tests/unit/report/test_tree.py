@@ -45,6 +45,18 @@ def test_a_model_within_a_model_is_a_branch() -> None:
     assert "CrossAttention(heads=8)" in text
 
 
+def test_blocks_within_a_reversible_stack_are_told_as_others() -> None:
+    text = shown(make("reformer", depth=4))
+    assert "blocks[0] = Reversible(merge='concatenate')" in text
+    assert "blocks[0..1] = Block x 2" in text and "blocks[2] = Block\n" in text
+    assert "select=LSH(chunk=256, buckets=512)" in text
+
+
+def test_layers_side_by_side_are_a_branch() -> None:
+    text = shown(make("routing_transformer", depth=2))
+    assert "sublayers[0] = Parallel" in text and "layers[1] = Attention(heads=4" in text
+
+
 def test_single_blocks_are_not_counted() -> None:
     spec = Decoder("one", 10, 8, (Block((Attention(2),)),))
     assert "blocks[0] = Block\n" in shown(spec)

@@ -26,8 +26,10 @@ def attend_sorted(
     """
     rules = [int(rule) for rule in meeting.rules]
     shares = (meeting.causal, meeting.self_bias, meeting.scale)
-    out, lse = _forward(q, k, v, plan.order, plan.slot, plan.bucket, pos, real, rules, *shares)
-    return out, lse
+    exact = torch.promote_types(v.dtype, torch.float32)  # half precision would tell no position past 256 from the next
+    wide = (t.to(exact) for t in (q, k, v))
+    out, lse = _forward(*wide, plan.order, plan.slot, plan.bucket, pos, real, rules, *shares)
+    return out.to(v.dtype), lse
 
 
 @torch.library.custom_op("formers::sorted_attention", mutates_args=())

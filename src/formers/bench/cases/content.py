@@ -3,6 +3,7 @@
 import math
 from collections.abc import Callable, Iterator
 from dataclasses import replace
+from functools import partial
 
 import torch
 from torch import Tensor
@@ -42,6 +43,11 @@ def hashing(shape: Shape) -> Attention:
     return Attention(shape.heads, projection=SharedQK(), position=SelfLast(), scale=1.0, select=select)
 
 
+def sdpa(shape: Shape) -> Turn:
+    """The rival that PyTorch itself has."""
+    return lesson(Plain(shape), shape)
+
+
 @BENCHES.case(
     "content",
     "LSH attention (dim 512, 8 heads, chunk 64, 4 rounds), 16,384 tokens, against reformer-pytorch",
@@ -78,7 +84,7 @@ def beside_sdpa(trial: Trial) -> Iterator[Row]:
         turn = ours(hashing(shape), shape)
         if not warmup:
             turn()
-        duel = trial.duel(turn, lambda shape=shape: lesson(Plain(shape), shape), warmup=warmup, rounds=rounds)
+        duel = trial.duel(turn, partial(sdpa, shape), warmup=warmup, rounds=rounds)
         note = "" if warmup else f"{rounds} turns, SDPA without a warm-up"
         name = f"LSH attention beside SDPA, {shape.length:,} tokens"
         yield trial.row(name, *duel.milliseconds(), goal=ratio_at_least(times), note=note)
@@ -238,5 +244,5 @@ def blocks_beside_sdpa(trial: Trial) -> Iterator[Row]:
     """The alternative that decodes exactly."""
     shape = shape_of(trial, 16_384)
     spec = Attention(shape.heads, select=TopBlocks(block=shape.chunk, count=4))
-    duel = trial.duel(ours(spec, shape), lambda: lesson(Plain(shape), shape), warmup=1, rounds=3)
+    duel = trial.duel(ours(spec, shape), partial(sdpa, shape), warmup=1, rounds=3)
     yield trial.row(f"TopBlocks attention, {shape.length:,} tokens", *duel.milliseconds())

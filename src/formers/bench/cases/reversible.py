@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 
@@ -62,11 +63,15 @@ def depth_and_memory(trial: Trial) -> Iterator[Row]:
 def measure(shape: Shape, depth: int, reversible: bool) -> Peak:
     """A training step of so many layers, after a short one of a small model that loads all code."""
     for length, layers in ((min(shape.length, 1024), SHALLOW), (shape.length, depth)):
-        model = spec(shape, layers, reversible).build().train()
-        text = torch.randint(256, (1, length + 1), generator=torch.Generator().manual_seed(0))
-        peak = peak_of_step(model, lambda m=model, t=text: lost(m, t[:, 1:], t[:, :-1], chunk=shape.piece).nats)
-        del model
+        peak = one_step(shape, length, spec(shape, layers, reversible))
     return peak
+
+
+def one_step(shape: Shape, length: int, model: Decoder) -> Peak:
+    """Of a fresh model, on one sequence of random tokens."""
+    built = model.build().train()
+    text = torch.randint(256, (1, length + 1), generator=torch.Generator().manual_seed(0))
+    return peak_of_step(built, lambda: lost(built, text[:, 1:], text[:, :-1], chunk=shape.piece).nats)
 
 
 def spec(shape: Shape, depth: int, reversible: bool) -> Decoder:
@@ -74,5 +79,6 @@ def spec(shape: Shape, depth: int, reversible: bool) -> Decoder:
     axes = (shape.length // shape.chunk, shape.chunk)
     sizes = {"dim": shape.dim, "depth": depth, "heads": shape.heads, "hidden": 4 * shape.dim, "chunk": shape.chunk}
     pieces = {"local_chunk": shape.chunk, "feed_forward_chunk": shape.piece}
-    model = reformer(256, layers=("local", "lsh"), buckets=None, shape=axes, dropout=0.0, **sizes, **pieces)
-    return model if reversible else model.replace(blocks=model.blocks[0].blocks)
+    model: Any = reformer(256, layers=("local", "lsh"), buckets=None, shape=axes, dropout=0.0, **sizes, **pieces)
+    chosen: Decoder = model if reversible else model.replace(blocks=model.blocks[0].blocks)
+    return chosen

@@ -1,5 +1,6 @@
 """Reformer's duplication task: a model that learned with hashing copies, and more hashes at evaluation help."""
 
+import itertools
 from collections.abc import Iterator
 from dataclasses import dataclass
 
@@ -59,7 +60,7 @@ def reformer(trial: Trial) -> Iterator[Row]:
             name = f"trained with {told(trained)}, evaluated with {told(rounds)}"
             yield trial.row(name, found[trained][rounds], theirs, goal=goal)
     hashed = [found[4][rounds] for rounds in EVALUATED if rounds is not FULL]
-    worst = max(fewer - more for more, fewer in zip(hashed, hashed[1:], strict=False))
+    worst = max(fewer - more for more, fewer in itertools.pairwise(hashed))
     yield trial.row(
         "trained with 4 hashes: the most that fewer hashes gain",
         max(0.0, worst),

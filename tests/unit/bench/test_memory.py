@@ -1,0 +1,60 @@
+import os
+
+import pytest
+import torch
+
+from formers.bench import memory
+from formers.bench.memory import MIB, free_memory, high_water, in_fresh_process, resident
+from formers.bench.step import peak_of_step, sizes
+from formers.errors import FormersError
+
+
+def rise(count: int) -> tuple[int, int]:
+    """Bytes above the start at the highest, and when freed again."""
+    before = resident()
+    top = high_water(lambda: torch.ones(count * MIB // 4).sum())
+    return top - before, resident() - before
+
+
+def doubled_weight() -> tuple[int, int]:
+    """The peak of a step that holds one tensor of 32 MiB, and the weight's own bytes."""
+    layer = torch.nn.Linear(1024, 1024, bias=False)
+    x = torch.ones(8192, 1024)
+    return peak_of_step(layer, lambda: layer(x).sum()).peak, sizes(layer.parameters())
+
+
+def leave() -> None:
+    os._exit(3)
+
+
+def threads() -> int:
+    return torch.get_num_threads()
+
+
+def test_the_peak_is_told_after_it_has_passed() -> None:
+    top, left = in_fresh_process(rise, 64)
+    assert 64 * MIB <= top < 96 * MIB
+    assert left < 32 * MIB
+
+
+def test_gradients_and_the_optimiser_s_state_are_no_part_of_a_step_s_peak() -> None:
+    peak, weight = in_fresh_process(doubled_weight)
+    activations = 8192 * 1024 * 4
+    assert weight == 4 * MIB
+    assert activations < peak < activations + 64 * MIB
+
+
+def test_a_process_that_dies_is_an_error_that_says_what_may_be_wrong() -> None:
+    with pytest.raises(FormersError, match="exit code 3: memory may have run out"):
+        in_fresh_process(leave)
+
+
+def test_a_fresh_process_has_as_many_threads_as_this_one() -> None:
+    assert in_fresh_process(threads) == torch.get_num_threads()
+
+
+def test_free_memory_is_told_where_the_system_tells_it(monkeypatch, tmp_path) -> None:
+    free = free_memory()
+    assert free is None or free > MIB
+    monkeypatch.setattr(memory, "_MEMINFO", tmp_path / "absent")
+    assert free_memory() is None
