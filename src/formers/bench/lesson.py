@@ -25,7 +25,7 @@ class Shape:
     chunk: int = 64
     rounds: int = 4
     window: int = 128
-    hidden: int = 2048
+    hidden: int = 512
 
     @property
     def site(self) -> Site:

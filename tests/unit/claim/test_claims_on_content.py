@@ -7,7 +7,7 @@ import pytest
 import torch
 from rich.console import Console
 
-from formers import Attention, claim
+from formers import Attention, SharedQK, claim
 from formers.attention.routing import Routing
 from formers.call import Call
 from formers.claim.at_random import RandomBlocks, RandomClusters
@@ -25,7 +25,7 @@ def run(name: str) -> list:
 
 def test_reformer_tells_a_table_its_rises_and_its_fall() -> None:
     rows = run("reformer")
-    table, (gain, loss) = rows[:-2], rows[-2:]
+    table, (gain, loss, robust) = rows[:-3], rows[-3:]
     assert len(table) == 2 * len(EVALUATED)
     assert [row.name for row in table if row.goal] == ["trained with 4 hashes, evaluated with 8 hashes"]
     assert (str(gain.goal), str(loss.goal)) == ("value <= 0.01", "value >= 0.02")
@@ -33,6 +33,7 @@ def test_reformer_tells_a_table_its_rises_and_its_fall() -> None:
     steps = [fewer - more for more, fewer in itertools.pairwise(hashed)]
     assert gain.value == pytest.approx(max(0.0, *steps))
     assert loss.value == pytest.approx(table[0].value - table[4].value)
+    assert robust.value == pytest.approx(table[9].value - table[4].value)
     assert table[1].rival_value == 0.948
 
 
@@ -78,17 +79,11 @@ def test_reversible_keeps_the_same_at_every_depth_and_fails_without_a_replay() -
 def seen_by(select: object, seed: int) -> torch.Tensor:
     """Which tokens (24, 24) of a causal layer's input its outputs depend on."""
     torch.manual_seed(0)
-    layer = Attention(1, select=select).build(Site(dim=4, causal=True)) if isinstance(select, RandomBlocks) else None
-    layer = layer or shared(select)
+    attention = Attention(1, select=select, projection=SharedQK(), scale=1.0)
+    layer = attention.build(Site(dim=4, causal=True))
     x = torch.randn(1, 24, 4)
     call = Call(Places.run(0, 24), seed=seed, remember=False)
     return torch.autograd.functional.jacobian(lambda x: layer(x, call).y.sum(-1)[0], x)[:, 0].abs().sum(-1) > 0
-
-
-def shared(select: object) -> torch.nn.Module:
-    from formers import SharedQK
-
-    return Attention(1, select=select, projection=SharedQK(), scale=1.0).build(Site(dim=4, causal=True))
 
 
 def test_random_blocks_meet_their_own_and_one_earlier_block() -> None:

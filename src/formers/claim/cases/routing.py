@@ -28,7 +28,7 @@ CHANGED = 1e-6  # in float64: rounding is far below, an effect far above
 )
 def routing(trial: Trial) -> Iterator[Row]:
     """Learns with four kinds of heads, then edits the end of a text and counts the earlier outputs that change."""
-    copier = TINY if trial.quick else Copier(steps=800)
+    copier = TINY if trial.quick else Copier()
     kinds = heads(copier.dim // 2)
     models = copier.learn_each(trial, kinds)
     found = {}

@@ -22,7 +22,7 @@ CLEARLY = value_at_least(0.05)
 )
 def sinkhorn(trial: Trial) -> Iterator[Row]:
     """Learns with each block meeting itself and one other: that before it, one at random, one that is sorted to it."""
-    copier = TINY if trial.quick else Copier(steps=800)
+    copier = TINY if trial.quick else Copier()
     kinds = attentions()
     models = copier.learn_each(trial, kinds)
     found = {}
