@@ -2,6 +2,7 @@
 
 from typing import Any
 
+import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -98,11 +99,9 @@ class DenseShare(ProjectionLayer):
         self._v = LinearShare(whole.v_proj, keys, whole.head_dim)
         self._out = LinearShare(whole.out_proj, heads, whole.head_dim)
 
-    def queries(self, x: Tensor) -> Tensor:
-        return split_heads(self._q.rows(x), self.head_dim)
-
-    def keys_values(self, x: Tensor) -> tuple[Tensor, Tensor]:
-        return split_heads(self._k.rows(x), self.head_dim), split_heads(self._v.rows(x), self.head_dim)
+    def together(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        q, k, v = (split_heads(t, self.head_dim) for t in rows_together(x, self._q, self._k, self._v))
+        return q, k, v
 
     def output(self, heads: Tensor) -> Tensor:
         return self._out.columns(join_heads(heads))
@@ -114,10 +113,15 @@ class LinearShare:
     def __init__(self, whole: nn.Linear, heads: slice, head_dim: int) -> None:
         self._whole, self._part = whole, slice(heads.start * head_dim, heads.stop * head_dim)
 
-    def rows(self, x: Tensor) -> Tensor:
-        """x (..., M) -> (..., heads * head_dim)."""
-        bias = self._whole.bias
-        return F.linear(x, self._whole.weight[self._part], None if bias is None else bias[self._part])
+    @property
+    def row_weight(self) -> Tensor:
+        """(heads * head_dim, M)."""
+        return self._whole.weight[self._part]
+
+    @property
+    def row_bias(self) -> Tensor | None:
+        """(heads * head_dim,), or None."""
+        return None if self._whole.bias is None else self._whole.bias[self._part]
 
     def columns(self, x: Tensor) -> Tensor:
         """x (..., heads * head_dim) -> (..., M); the first share brings the bias."""
@@ -125,9 +129,18 @@ class LinearShare:
         return F.linear(x, self._whole.weight[:, self._part], bias)
 
 
+def rows_together(x: Tensor, *shares: LinearShare) -> tuple[Tensor, ...]:
+    """x (..., M) times the rows of each share, (..., heads * head_dim) each, in one product: one by one, a few rows at a
+    time, each would leave a gradient of the size of x on the way back."""
+    biases = [bias for share in shares if (bias := share.row_bias) is not None]
+    weights = [share.row_weight for share in shares]
+    joined = F.linear(x, torch.cat(weights), torch.cat(biases) if biases else None)
+    return joined.split([len(weight) for weight in weights], -1)
+
+
 def split_heads(x: Tensor, head_dim: int) -> Tensor:
     """(B, T, H * D) -> (B, H, T, D)."""
-    return x.view(*x.shape[:2], -1, head_dim).transpose(1, 2)
+    return x.unflatten(-1, (-1, head_dim)).transpose(1, 2)
 
 
 def join_heads(heads: Tensor) -> Tensor:

@@ -5,7 +5,7 @@ from collections.abc import Iterator
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from formers.attention.project import LinearShare, Projection, ProjectionLayer, join_heads, split_heads
+from formers.attention.project import LinearShare, Projection, ProjectionLayer, join_heads, rows_together, split_heads
 from formers.init import ResidualLinear
 from formers.spec.core import Site
 
@@ -69,15 +69,9 @@ class SharedQKShare(ProjectionLayer):
             LinearShare(part, heads, whole.head_dim) for part in (whole.qk_proj, whole.v_proj, whole.out_proj)
         )
 
-    def queries(self, x: Tensor) -> Tensor:
-        return split_heads(self._qk.rows(x), self.head_dim)
-
-    def keys_values(self, x: Tensor) -> tuple[Tensor, Tensor]:
-        return self.together(x)[1:]
-
     def together(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        q = self.queries(x)
-        return q, unit(q), split_heads(self._v.rows(x), self.head_dim)
+        q, v = (split_heads(t, self.head_dim) for t in rows_together(x, self._qk, self._v))
+        return q, unit(q), v
 
     def output(self, heads: Tensor) -> Tensor:
         return self._out.columns(join_heads(heads))

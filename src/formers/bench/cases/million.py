@@ -56,7 +56,9 @@ class Shape:
 
 
 FULL = Shape()
-TINY = Shape(4096, dim=32, depth=2, heads=2, hidden=64, chunk=16, rounds=2, piece=256, steps=2, measured=(256, 512, 1024))
+TINY = Shape(
+    4096, dim=32, depth=2, heads=2, hidden=64, chunk=16, rounds=2, piece=256, steps=2, measured=(256, 512, 1024)
+)
 
 
 class Run(NamedTuple):
