@@ -19,7 +19,8 @@ class Part(NamedTuple):
     A layer that works in parts has a method parts(call, choices) -> list[Part] | None; None: not in this call. Its
     output is the sum of its parts, and `choices` is a tuple with those that each part made. Parts with the same rows
     stand together, other rows have no token in common with them, and all rows together are the sequence in order. Parts
-    continue no state and leave none: a layer that remembers has parts only where `call.remember` is False.
+    continue no state and leave none: a layer that remembers has parts only where `call.remember` is False. Under autocast
+    what several parts read may reach them in its lower precision, so they should begin with a product.
     """
 
     rows: slice

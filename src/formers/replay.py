@@ -26,6 +26,10 @@ class Autocast:
         """None, for gradients that are worked out while it is on: it would lower their precision as well."""
         return torch.autocast(self._kind, self._dtype, enabled=False)
 
+    def lowered(self, t: Tensor) -> Tensor:
+        """A tensor as autocast's products take it."""
+        return t.to(self._dtype) if self._enabled and t.dtype == torch.float32 else t
+
 
 def drawn(device: torch.device) -> Drawn:
     """Where torch's generators stand: the CPU's, and the device's own."""

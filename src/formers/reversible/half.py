@@ -79,7 +79,7 @@ class Half:
         offered = parts_of(self._layer, given.call, given.past, given.choices)
         outs = []
         for rows, alike in grouped(self._parts(offered, given), to.shape[1]):
-            normed = self._norm(seen[:, rows].to(given.dtype))
+            normed = self._normed(seen[:, rows], given, alike)
             for part in alike:
                 out = part.run(normed)
                 to[:, rows].add_(dropped(out.y, keep, rows, self._rate))
@@ -92,7 +92,7 @@ class Half:
         keep = self._keep(to)
         offered = parts_of(self._layer, given.call, given.past, given.choices)
         for rows, alike in grouped(self._parts(offered, given), to.shape[1]):
-            normed = self._norm(seen[:, rows].to(given.dtype))
+            normed = self._normed(seen[:, rows], given, alike)
             taken = Taken(to[:, rows], gradients.to[:, rows], None if keep is None else keep[:, rows], self._rate)
             upstream: Tensor | None = None
             for part in alike:
@@ -108,6 +108,11 @@ class Half:
         if offered is not None:
             return offered
         return [Part(slice(None), lambda x: self._layer(x, given.call, given.past, given.choices))]
+
+    def _normed(self, seen: Tensor, given: Given, alike: Sequence[Part]) -> Tensor:
+        """What the parts read. Where several share it, it is lowered for their products once, and not by each."""
+        normed: Tensor = self._norm(seen.to(given.dtype))
+        return given.autocast.lowered(normed) if len(alike) > 1 else normed
 
     def _keep(self, stream: Tensor) -> Tensor | None:
         """What residual dropout keeps, bool like the stream; one draw, so that parts with the same rows share it."""
@@ -142,7 +147,8 @@ class Half:
             with torch.enable_grad():
                 normed = self._norm(leaf)
             with given.autocast.off():
-                slope, *others = torch.autograd.grad(normed, [leaf, *own], upstream[:, rows], allow_unused=True)
+                given_back = upstream[:, rows].to(normed.dtype)
+                slope, *others = torch.autograd.grad(normed, [leaf, *own], given_back, allow_unused=True)
             gradient[:, rows].add_(slope)
             found.add(own, others)
 
@@ -181,9 +187,10 @@ def dropped(y: Tensor, keep: Tensor | None, rows: slice, rate: float) -> Tensor:
 
 
 def summed(total: Tensor | None, more: Tensor, *, alone: bool) -> Tensor:
-    """The sum so far and one more. The first of several is copied, since autograd may share what it hands out."""
+    """The sum so far and one more, of several in fp32 or better. Their first is copied, since autograd may share what it
+    hands out."""
     if total is None:
-        return more if alone else more.clone()
+        return more if alone else more.to(torch.promote_types(more.dtype, torch.float32), copy=True)
     return total.add_(more)
 
 
