@@ -7,6 +7,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from formers import native
 from formers.attention.plan import Plan, Tiles
 from formers.attention.recent import recalled, same_bucket
 from formers.attention.select import EVERY, Chosen, Selector, SelectorRule
@@ -16,7 +17,7 @@ from formers.places import Places
 from formers.spec.core import Site
 from formers.state import Log
 
-HASHED = 1 << 16  # tokens hashed at a time
+HASHED = 1 << 11  # tokens hashed at a time, so that what comes between stays in a CPU's cache
 BEHIND = 1 << 30  # the bucket of padding
 FACTORED = 128  # more buckets than this are the product of two hashes
 
@@ -146,8 +147,7 @@ class LSHRule(SelectorRule):
             axes = torch.randn(shape, generator=chance)[heads].to(x).flatten(2)
             for start in range(0, x.shape[2], HASHED):
                 turned = (x[:, :, start : start + HASHED] @ axes).unflatten(-1, (rounds, -1))
-                nearest = torch.cat([turned, -turned], -1).argmax(-1).mT
-                bucket[..., start : start + HASHED] += stride * nearest.int()
+                add_nearest(turned, bucket[..., start : start + HASHED], stride)
             stride *= count
         return bucket
 
@@ -163,6 +163,14 @@ class LSHRule(SelectorRule):
             keys = recalled(choices, at.length, real, min(self.width, to.length))
         rows = torch.arange(at.length, device=keys.device)[None, None, :, None]
         return Plan((Tiles(rows, keys),), disjoint=True)
+
+
+def add_nearest(turned: Tensor, bucket: Tensor, stride: int) -> None:
+    """Add to buckets (B, H, R, T) the nearest of the axes and their opposites of `turned` (B, H, T, R, A), times stride."""
+    if native.refuses_hashing(turned) is None:
+        native.add_nearest(turned, bucket, stride)
+    else:
+        bucket += stride * torch.cat([turned, -turned], -1).argmax(-1).mT.int()
 
 
 def behind(bucket: Tensor, places: Places) -> Tensor:

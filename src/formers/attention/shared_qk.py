@@ -1,9 +1,11 @@
 """Queries that are their own keys."""
 
 from collections.abc import Iterator
+from typing import Any
 
+import torch
 from torch import Tensor, nn
-from torch.nn import functional as F
+from torch.autograd.function import once_differentiable
 
 from formers.attention.project import LinearShare, Projection, ProjectionLayer, join_heads, rows_together, split_heads
 from formers.init import ResidualLinear
@@ -79,4 +81,26 @@ class SharedQKShare(ProjectionLayer):
 
 def unit(q: Tensor) -> Tensor:
     """Vectors (..., D) at length 1, but for EPS."""
-    return F.rms_norm(q, q.shape[-1:], eps=EPS) * q.shape[-1] ** -0.5
+    lengthened: Tensor = _Unit.apply(q)
+    return lengthened
+
+
+class _Unit(torch.autograd.Function):
+    """q / sqrt(|q|^2 + D * EPS), in few passes over memory, which is all that it costs."""
+
+    @staticmethod
+    def forward(ctx: Any, q: Tensor) -> Tensor:
+        exact = torch.promote_types(q.dtype, torch.float32)
+        squares = torch.linalg.vector_norm(q, dim=-1, keepdim=True, dtype=exact).square_()
+        shrink = squares.add_(q.shape[-1] * EPS).rsqrt_()
+        k = (q * shrink).to(q.dtype)
+        ctx.save_for_backward(k, shrink)
+        return k
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, grad: Tensor) -> Tensor:
+        """Only what is at right angles to the vector changes its direction."""
+        k, shrink = ctx.saved_tensors
+        along = torch.linalg.vecdot(grad, k)[..., None]
+        return torch.addcmul(grad, k, along, value=-1).mul_(shrink)

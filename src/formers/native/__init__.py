@@ -1,6 +1,7 @@
 """Kernels in C++ for the CPU. They are optional: without them PyTorch computes the same, more slowly."""
 
+from formers.native.hashing import add_nearest, refuses_hashing
 from formers.native.library import missing
 from formers.native.sorted_chunks import Rules, backward, forward, refuses
 
-__all__ = ["Rules", "backward", "forward", "missing", "refuses"]
+__all__ = ["Rules", "add_nearest", "backward", "forward", "missing", "refuses", "refuses_hashing"]

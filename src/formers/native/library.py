@@ -29,6 +29,7 @@ class Array(ctypes.Structure):
     )
 
 
+FUNCTIONS = ("formers_fastest", "formers_forward", "formers_backward", "formers_nearest", "formers_problem_size")
 SIZES = ("batch", "heads", "rounds", "length", "dim", "value_dim")
 RULES = ("chunk", "before", "after", "wrap", "reach", "same", "once", "causal")
 TENSORS = (
@@ -62,9 +63,10 @@ def open_library() -> ctypes.CDLL | str:
         library = ctypes.CDLL(str(found))
     except OSError as error:
         return f"the native library was built, but cannot be loaded: {error}"
-    library.formers_fastest.restype = ctypes.c_char_p
-    if library.formers_problem_size() != ctypes.sizeof(Problem):
+    known = all(hasattr(library, function) for function in FUNCTIONS)
+    if not known or library.formers_problem_size() != ctypes.sizeof(Problem):
         return "the native library was built from other sources than this Python code; reinstall formers"
+    library.formers_fastest.restype = ctypes.c_char_p
     return library
 
 

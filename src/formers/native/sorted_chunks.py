@@ -69,7 +69,7 @@ def forward(
     pos (1 or B, L). real: (1 or B, L), False at keys that nobody meets. threads: PyTorch's number if None.
     kernel: 'avx512', 'avx2' or 'plain'; the fastest if None.
     """
-    out, lse = torch.empty_like(v, memory_format=torch.contiguous_format), q.new_empty(q.shape[:3])
+    out, lse = torch.empty_like(_rows(v)), q.new_empty(q.shape[:3])
     tensors = _inputs(q, k, v, order, slot, bucket, pos, real)
     _run("formers_forward", rules, threads, kernel, tensors | {"out": out, "lse": lse, "total": torch.empty_like(lse)})
     return out, lse
@@ -93,7 +93,7 @@ def backward(
     kernel: str | None = None,
 ) -> tuple[Tensor, Tensor, Tensor]:
     """The gradients by q, k and v, for one by `out` and what `forward` returned for the same arguments."""
-    grads = tuple(torch.zeros_like(t, memory_format=torch.contiguous_format) for t in (q, k, v))
+    grads = tuple(torch.zeros_like(_rows(t)) for t in (q, k, v))
     results: dict[str, Tensor | None] = {
         "grad_q": grads[0],
         "grad_k": grads[1],

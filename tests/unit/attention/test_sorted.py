@@ -89,6 +89,22 @@ def test_is_an_operator_that_torch_knows_all_about() -> None:
     )
 
 
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64], ids=str)
+def test_memory_may_be_laid_out_in_any_way(dtype: torch.dtype) -> None:
+    """Heads inside tokens, as projections give them, or the width not even side by side."""
+    plan, at = sort_by(torch.randint(3, (2, 2, 2, 13)), Rules(4)), torch.arange(13)[None]
+    meeting = Meeting(plan.rules, True, -1e5, 1.0)
+    plain = [torch.randn(2, 2, 13, 8, dtype=dtype, requires_grad=True) for _ in range(3)]
+    expected = attend_sorted(*plain, plan, at, None, meeting)[0]
+    upstream = torch.randn(2, 2, 13, 8, dtype=dtype)
+    slopes = torch.autograd.grad(expected, plain, upstream)
+    for axes in ((0, 2, 1, 3), (0, 1, 3, 2)):
+        laid = [t.detach().permute(axes).contiguous().permute(axes).requires_grad_() for t in plain]
+        out = attend_sorted(*laid, plan, at, None, meeting)[0]
+        torch.testing.assert_close(out, expected)
+        torch.testing.assert_close(torch.autograd.grad(out, laid, upstream), slopes)
+
+
 def test_a_token_that_meets_no_other_falls_back_on_itself() -> None:
     """With one token in each bucket and no neighbours, the charge on itself is all there is."""
     (q, k, v), _, _ = setting(4, 1, Rules(1), padded=False)

@@ -23,7 +23,7 @@ def forward(
 
     q, k (B, H, S, D); v (B, H, S, E); pos (1 or B, S); real (B, S) bool, False at padding, or None.
     """
-    out, lse = torch.empty_like(v, memory_format=torch.contiguous_format), q.new_empty(q.shape[:3])
+    out, lse = torch.empty_like(v), q.new_empty(q.shape[:3])
     room = Room(q)
     for (b, h), head in _heads(q, k, v, plan, pos, real):
         _forward_head(head, meeting, room, out[b, h], lse[b, h])
@@ -43,7 +43,7 @@ def backward(
     meeting: Meeting,
 ) -> tuple[Tensor, Tensor, Tensor]:
     """The gradients by q, k and v, for one by `out` and what `forward` returned."""
-    grads = tuple(torch.zeros(t.shape, dtype=t.dtype, device=t.device) for t in (q, k, v))
+    grads = tuple(torch.zeros_like(t) for t in (q, k, v))
     room = Room(q)
     for (b, h), head in _heads(q, k, v, plan, pos, real):
         delta = (grad[b, h] * out[b, h]).sum(-1)

@@ -27,7 +27,7 @@ def attend_sorted(
     rules = [int(rule) for rule in meeting.rules]
     shares = (meeting.causal, meeting.self_bias, meeting.scale)
     exact = torch.promote_types(v.dtype, torch.float32)  # half precision would tell no position past 256 from the next
-    wide = (t.to(exact) for t in (q, k, v))
+    wide = (t.to(exact) if t.stride(-1) == 1 else t.to(exact).contiguous() for t in (q, k, v))
     out, lse = _forward(*wide, plan.order, plan.slot, plan.bucket, pos, real, rules, *shares)
     return out.to(v.dtype), lse
 
@@ -59,7 +59,7 @@ def _forward(
 
 @_forward.register_fake
 def _(q: Tensor, k: Tensor, v: Tensor, *_: Any) -> tuple[Tensor, Tensor]:
-    return v.new_empty(v.shape), q.new_empty(q.shape[:3])
+    return torch.empty_like(v), q.new_empty(q.shape[:3])
 
 
 @torch.library.custom_op("formers::sorted_attention_backward", mutates_args=())
@@ -93,7 +93,7 @@ def _backward(
 
 @_backward.register_fake
 def _(grad: Tensor, out: Tensor, lse: Tensor, q: Tensor, k: Tensor, v: Tensor, *_: Any) -> tuple[Tensor, ...]:
-    return q.new_empty(q.shape), k.new_empty(k.shape), v.new_empty(v.shape)
+    return torch.empty_like(q), torch.empty_like(k), torch.empty_like(v)
 
 
 def _save(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, Tensor]) -> None:
