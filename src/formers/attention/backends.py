@@ -221,10 +221,12 @@ def attend(request: Request) -> Tensor:
 
 def repeated(request: Request) -> tuple[Tensor, Tensor]:
     """Keys and values, each key head repeated for the queries that share it."""
-    repeat = request.q.shape[1] // request.k.shape[1]
-    if repeat == 1:
-        return request.k, request.v
-    return request.k.repeat_interleave(repeat, 1), request.v.repeat_interleave(repeat, 1)
+    return for_each(request.q, request.k), for_each(request.q, request.v)
+
+
+def for_each(q: Tensor, k: Tensor) -> Tensor:
+    """Keys (B, K, S, D), each repeated for the query heads (B, H, T, D) that share it."""
+    return k if q.shape[1] == k.shape[1] else k.repeat_interleave(q.shape[1] // k.shape[1], 1)
 
 
 def _not_streamed(request: Request) -> str | None:

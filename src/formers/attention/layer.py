@@ -6,7 +6,7 @@ from typing import Any, NamedTuple
 
 from torch import Tensor, nn
 
-from formers.attention.backends import Request, attend
+from formers.attention.backends import Request, attend, for_each
 from formers.attention.pattern import Causal, Everything, Pattern
 from formers.attention.project import Dense, Projection, ProjectionLayer
 from formers.attention.select import EVERY, Noted, Selector
@@ -172,11 +172,6 @@ class AttentionLayer(nn.Module):
         if self.select is not None:
             return self(x, call, state).state
         return self._recall(x, call, state)[1].state
-
-
-def for_each(q: Tensor, k: Tensor) -> Tensor:
-    """Keys (B, K, S, D), each repeated for the query heads (B, H, T, D) that share it."""
-    return k if q.shape[1] == k.shape[1] else k.repeat_interleave(q.shape[1] // k.shape[1], 1)
 
 
 class Selected(NamedTuple):

@@ -8,17 +8,16 @@ import torch
 from torch import Tensor
 
 from formers import native
-from formers.attention.plan import Plan, Tiles
-from formers.attention.recent import recalled, same_bucket
+from formers.attention.buckets import by_bucket, recalled, same_bucket
+from formers.attention.plan import Plan
 from formers.attention.select import EVERY, Chosen, Selector, SelectorRule
-from formers.attention.sorted.plan import Rules, SortedPlan, sort_by
+from formers.attention.sorted.plan import Rules, SortedPlan
 from formers.call import Call
 from formers.places import Places
 from formers.spec.core import Site
 from formers.state import Log
 
 HASHED = 1 << 11  # tokens hashed at a time, so that what comes between stays in a CPU's cache
-BEHIND = 1 << 30  # the bucket of padding
 FACTORED = 128  # more buckets than this are the product of two hashes
 
 
@@ -154,15 +153,9 @@ class LSHRule(SelectorRule):
     def plan(self, choices: Tensor, at: Places, to: Places) -> Plan | SortedPlan | None:
         if to.length <= self.plain_below:
             return None
-        if at.length == to.length:
-            return sort_by(behind(choices, to), self.rules)
-        real = None if to.real is None else to.real[:, None, None]
         if self.spec.strict:
-            keys = same_bucket(choices, at.length, real, self.rules.reach)
-        else:
-            keys = recalled(choices, at.length, real, min(self.width, to.length))
-        rows = torch.arange(at.length, device=keys.device)[None, None, :, None]
-        return Plan((Tiles(rows, keys),), disjoint=True)
+            return by_bucket(choices, at, to, self.rules, same_bucket, self.rules.reach)
+        return by_bucket(choices, at, to, self.rules, recalled, min(self.width, to.length))
 
 
 def add_nearest(turned: Tensor, bucket: Tensor, stride: int) -> None:
@@ -171,13 +164,6 @@ def add_nearest(turned: Tensor, bucket: Tensor, stride: int) -> None:
         native.add_nearest(turned, bucket, stride)
     else:
         bucket += stride * torch.cat([turned, -turned], -1).argmax(-1).mT.int()
-
-
-def behind(bucket: Tensor, places: Places) -> Tensor:
-    """Buckets (B, H, R, S) with padding in one of its own, behind all others."""
-    if places.real is None:
-        return bucket
-    return bucket.masked_fill(~places.real[:, None, None], BEHIND)
 
 
 def as_factors(buckets: int | tuple[int, ...] | None) -> tuple[int, ...]:

@@ -1,7 +1,6 @@
 """Plans: which tiles of the score matrix are worth working on. A plan schedules; what is visible is decided again in
 every tile, so a wasteful plan is slow and never wrong."""
 
-from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
@@ -32,8 +31,6 @@ class Plan:
 
     disjoint: every query is in one tile at most, so partial softmaxes need no merging.
     dense: it is one tile of everything, in order.
-    multiplicity: how often the plan meets a pair (rows, columns); its logarithm is taken off the score, so that a
-        pair met by several rounds counts once. None: once each.
     mean: a query in several tiles gets the mean of their outputs, of those that show it anything, in place of one
         softmax over all of them.
     """
@@ -41,7 +38,6 @@ class Plan:
     groups: tuple[Tiles, ...]
     disjoint: bool = False
     dense: bool = False
-    multiplicity: Callable[[Tensor, Tensor], Tensor] | None = None
     mean: bool = False
 
     @property

@@ -7,13 +7,12 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from formers.attention.buckets import by_bucket, same_bucket
 from formers.attention.centroids import Centroids, on_sphere
 from formers.attention.clusters import ClusterPlan
-from formers.attention.lsh import behind
-from formers.attention.plan import Plan, Tiles
-from formers.attention.recent import same_bucket
+from formers.attention.plan import Plan
 from formers.attention.select import EVERY, Chosen, Noted, Selector, SelectorRule
-from formers.attention.sorted.plan import Rules, SortedPlan, sort_by
+from formers.attention.sorted.plan import Rules, SortedPlan
 from formers.call import Call
 from formers.places import Places
 from formers.spec.core import Site
@@ -124,12 +123,7 @@ class StrictRule(RoutingRule):
         return Chosen(log.view.mT, log if call.remember else None)
 
     def plan(self, choices: Tensor, at: Places, to: Places) -> Plan | SortedPlan:
-        if at.length == to.length:
-            return sort_by(behind(choices, to), self.rules)
-        real = None if to.real is None else to.real[:, None, None]
-        keys = same_bucket(choices, at.length, real, self.rules.reach)
-        rows = torch.arange(at.length, device=keys.device)[None, None, :, None]
-        return Plan((Tiles(rows, keys),), disjoint=True)
+        return by_bucket(choices, at, to, self.rules, same_bucket, self.rules.reach)
 
     def note(self, q: Tensor, k: Tensor, choices: Tensor, call: Call, heads: slice = EVERY) -> Noted:
         return self._noted(q, choices[:, :, 0, -q.shape[2] :], call.at.real, heads)

@@ -32,7 +32,7 @@ def attend_tiles(
     of each query's scores (B, H, T): partial results over different keys merge by it. A query that sees nothing
     gets 0 and -inf.
     """
-    parts = [_one_group(q, k, v, tiles, plan, at, to, pattern, position, scale, dropout) for tiles in plan.groups]
+    parts = [_one_group(q, k, v, tiles, at, to, pattern, position, scale, dropout) for tiles in plan.groups]
     shape = q.shape[:3]
     if not parts:
         return v.new_zeros(*shape, v.shape[-1]), v.new_full(shape, float("-inf"))
@@ -46,7 +46,6 @@ def _one_group(
     k: Tensor,
     v: Tensor,
     tiles: Tiles,
-    plan: Plan,
     at: Places,
     to: Places,
     pattern: Pattern,
@@ -65,9 +64,6 @@ def _one_group(
     scores = position.scores(_take(q, rows), _take(k, columns), q_at, k_at, head) * scale
     if position.biased:
         scores = scores + position.bias(q_at, k_at, head).to(scores.dtype)
-    if plan.multiplicity is not None:
-        times = plan.multiplicity(rows[..., :, None], columns[..., None, :]).clamp(min=1)
-        scores = scores - times.to(scores.dtype).log()
     allowed = pattern.visible(q_at, k_at, head)
     allowed = allowed & (tiles.q_index >= 0)[..., :, None] & (tiles.k_index >= 0)[..., None, :]
     if tiles.meet is not None:

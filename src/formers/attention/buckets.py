@@ -1,4 +1,4 @@
-"""Which earlier tokens the latest ones meet, of buckets that are known for all: what decoding does where a full pass sorts."""
+"""Who meets whom by buckets that are known for all tokens: a full pass sorts, and decoding picks among earlier ones."""
 
 from collections.abc import Callable
 
@@ -6,7 +6,32 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from formers.attention.plan import Plan, Tiles
+from formers.attention.sorted.plan import Rules, SortedPlan, sort_by
+from formers.places import Places
+
+BEHIND = 1 << 30  # the bucket of padding
 AT_ONCE = 64  # queries whose comparison with every token is held at a time
+
+
+# (buckets (B, H, R, S), how many tokens are new, which are real, how many to meet) -> the tokens that each new one meets
+Latest = Callable[[Tensor, int, Tensor | None, int], Tensor]
+
+
+def by_bucket(buckets: Tensor, at: Places, to: Places, rules: Rules, latest: Latest, count: int) -> Plan | SortedPlan:
+    """Who meets whom by buckets (B, H, R, S): sorted where a pass is whole, and token by token behind an earlier one."""
+    if at.length == to.length:
+        return sort_by(behind(buckets, to), rules)
+    keys = latest(buckets, at.length, None if to.real is None else to.real[:, None, None], count)
+    rows = torch.arange(at.length, device=keys.device)[None, None, :, None]
+    return Plan((Tiles(rows, keys),), disjoint=True)
+
+
+def behind(bucket: Tensor, places: Places) -> Tensor:
+    """Buckets (B, H, R, S) with padding in one of its own, behind all others."""
+    if places.real is None:
+        return bucket
+    return bucket.masked_fill(~places.real[:, None, None], BEHIND)
 
 
 def recalled(buckets: Tensor, new: int, real: Tensor | None, width: int) -> Tensor:
