@@ -1,7 +1,7 @@
-"""Builds the native kernels; all else about the package is in pyproject.toml.
+"""Builds the native code; all else about the package is in pyproject.toml.
 
-One source is compiled once for each instruction set, and the library chooses when it is loaded. It is optional: where
-there is no compiler for it, the package installs without, and PyTorch does the work.
+What depends on the instruction set is compiled once for each, and the library chooses when it is loaded. All of it is
+optional: where there is no compiler for it, the package installs without, and PyTorch does the work.
 """
 
 import platform
@@ -9,45 +9,83 @@ from pathlib import Path
 
 from setuptools import Extension, setup
 from setuptools.command.build_ext import build_ext
+from setuptools.errors import CompileError
 
-SOURCE = Path("src/formers/native/source")
 FLAGS = ["-std=c++17", "-O3", "-ffp-contract=fast", "-fno-math-errno", "-fvisibility=hidden", "-g0", "-pthread"]
-# LANES floats in a vector; ROWS x COLUMNS vectors of a product fill the registers.
-X86 = {
-    "avx512": (["-mavx512f", "-mavx512dq", "-mavx512bw", "-mavx512vl", "-mfma"], (16, 6, 4)),
-    "avx2": (["-mavx2", "-mfma"], (8, 6, 2)),
-    "plain": ([], (4, 4, 2)),
+X86 = platform.machine().lower() in ("x86_64", "amd64")
+
+# Flags of an instruction set.
+AVX2 = ["-mavx2", "-mfma"]
+AVX512 = ["-mavx512f", "-mavx512dq", "-mavx512bw", "-mavx512vl", "-mfma"]
+VNNI = [*AVX512, "-mavx512vnni", "-mavx512bf16"]
+AMX = [*VNNI, "-mamx-tile", "-mamx-int8", "-mamx-bf16"]
+
+# LANES floats are in a vector, ROWS x COLUMNS vectors of a product fill the registers.
+SORTED = {
+    "avx512": (AVX512, {"LANES": 16, "ROWS": 6, "COLUMNS": 4}),
+    "avx2": (AVX2, {"LANES": 8, "ROWS": 6, "COLUMNS": 2}),
+    "plain": ([], {"LANES": 4, "ROWS": 4, "COLUMNS": 2}),
 }
-OTHERS = {"plain": ([], (4, 6, 4))}
+SORTED_ELSEWHERE = {"plain": ([], {"LANES": 4, "ROWS": 6, "COLUMNS": 4})}
+ENGINE = {"amx": (AMX, {}), "vnni": (VNNI, {}), "avx512": (AVX512, {}), "avx2": (AVX2, {}), "plain": ([], {})}
+ENGINE_ELSEWHERE = {"plain": ([], {})}
+
+
+class Kernels(Extension):
+    """kernel.cpp in a folder for every instruction set, and its other sources once."""
+
+    def __init__(self, name: str, folder: str, sets: dict, flags: tuple = (), *, bound: bool = False) -> None:
+        self.folder, self.sets, self.flags, self.bound = Path(folder), sets, list(flags), bound
+        self.once = sorted(path.name for path in self.folder.glob("*.cpp") if path.name != "kernel.cpp")
+        sources = [str(path) for path in sorted(self.folder.glob("*.cpp"))]
+        headers = [str(path) for path in sorted(self.folder.glob("*.h"))]
+        super().__init__(name, sources=sources, depends=headers, language="c++", optional=True)
 
 
 class BuildKernels(build_ext):
-    """Compiles kernel.cpp for every instruction set of this kind of machine."""
+    """Compiles and links them. bound: by pybind11, to a Python module."""
 
-    def build_extension(self, ext: Extension) -> None:
-        x86 = platform.machine().lower() in ("x86_64", "amd64")
+    def build_extension(self, ext: Kernels) -> None:
         objects = []
-        for name, (flags, shape) in (X86 if x86 else OTHERS).items():
-            sizes = zip(("LANES", "ROWS", "COLUMNS"), map(str, shape), strict=True)
-            objects += self._compile("kernel.cpp", name, flags, [*sizes, ("KERNEL", f"kernel_{name}")])
-        objects += self._compile("sorted.cpp", "any", [], [("FORMERS_X86", "1")] if x86 else [])
+        for name, (flags, macros) in ext.sets.items():
+            given = [*((macro, str(value)) for macro, value in macros.items()), ("KERNEL", f"kernel_{name}")]
+            objects += self._compile(ext, "kernel.cpp", name, flags, given)
+        for source in ext.once:
+            objects += self._compile(ext, source, "any", [], [])
         target = self.get_ext_fullpath(ext.name)
-        self.compiler.link_shared_object(objects, target, target_lang="c++", extra_postargs=["-pthread"])
+        self.compiler.link_shared_object(objects, target, target_lang="c++", extra_postargs=self._link_flags(ext))
 
-    def _compile(self, source: str, folder: str, flags: list, macros: list) -> list:
-        into = str(Path(self.build_temp) / folder)
-        return self.compiler.compile([str(SOURCE / source)], into, macros, extra_postargs=FLAGS + flags)
+    def _compile(self, ext: Kernels, source: str, folder: str, flags: list, macros: list) -> list:
+        into = str(Path(self.build_temp) / ext.name / folder)
+        given = macros + ([("FORMERS_X86", "1")] if X86 else [])
+        include = _pybind11() if ext.bound else []
+        return self.compiler.compile(
+            [str(ext.folder / source)], into, given, include_dirs=include, extra_postargs=FLAGS + ext.flags + flags
+        )
+
+    def _link_flags(self, ext: Kernels) -> list:
+        apple = ["-undefined", "dynamic_lookup"] if ext.bound and platform.system() == "Darwin" else []
+        return ["-pthread", *apple]
+
+
+def _pybind11() -> list:
+    try:
+        import pybind11
+    except ImportError as error:
+        raise CompileError("pybind11 is not installed; pip install it, or build with isolation") from error
+    return [pybind11.get_include()]
 
 
 setup(
     ext_modules=[
-        Extension(
-            "formers.native._sorted",
-            sources=[str(SOURCE / "kernel.cpp"), str(SOURCE / "sorted.cpp")],
-            depends=[str(path) for path in sorted(SOURCE.glob("*.h"))],
-            language="c++",
-            optional=True,
-        )
+        Kernels("formers.native._sorted", "src/formers/native/source", SORTED if X86 else SORTED_ELSEWHERE),
+        Kernels(
+            "formers.native._engine",
+            "src/formers/native/engine/source",
+            ENGINE if X86 else ENGINE_ELSEWHERE,
+            ("-fno-trapping-math", "-Wno-psabi"),
+            bound=True,
+        ),
     ],
     cmdclass={"build_ext": BuildKernels},
 )

@@ -21,6 +21,9 @@ class Block(Layer):
         if not self.sublayers:
             yield "a block without sublayers does nothing", "sublayers=(MLP(hidden=256),)"
         for sublayer in self.sublayers:
+            if sublayer.in_dim(site.dim) != site.dim:
+                what = f"a {type(sublayer).__name__} reads {sublayer.in_dim(site.dim)} numbers for each token"
+                yield f"{what}, and this stream has {site.dim}", 'streams="copied"'
             if sublayer.out_dim(site.dim) != site.dim:
                 what = f"a {type(sublayer).__name__} puts out {sublayer.out_dim(site.dim)} numbers for each token"
                 yield f"{what}, which cannot join a stream {site.dim} wide", 'merge="mean"'
@@ -35,7 +38,7 @@ class BlockLayer(nn.Module):
     def __init__(self, spec: Block, site: Site) -> None:
         super().__init__()
         self.sublayers = nn.ModuleList(sublayer.build(site.part(i)) for i, sublayer in enumerate(spec.sublayers))
-        self.residual = spec.residual.build(site, len(spec.sublayers))
+        self.residual = spec.residual.build(site, spec.sublayers)
 
     def forward(self, x: Tensor, call: Call, state: Any = None, choices: Any = None) -> Out:
         outs: list[Out] = []
@@ -83,6 +86,17 @@ class StackLayer(nn.Module):
             x = out.y
             outs.append(out)
         return collect(x, outs, call)
+
+
+def chain_problems(blocks: tuple[Layer, ...], dim: int, width: int) -> Iterator[tuple[str, str]]:
+    """What is wrong with blocks one behind another at a site `dim` wide, where the first one is given `width` numbers."""
+    before = "what stands before them"
+    for block in blocks:
+        reads = block.in_dim(dim)
+        if reads != width:
+            mend = 'merge="mean"' if width > reads else 'streams="copied"'
+            yield f"{before} puts out {width} numbers for each token, and the block behind it reads {reads}", mend
+        before, width = f"a {type(block).__name__}", block.out_dim(dim)
 
 
 def collect(y: Tensor, outs: list[Out], call: Call) -> Out:

@@ -78,9 +78,22 @@ class Layer(Spec):
         """
         raise NotImplementedError
 
-    def out_dim(self, dim: int) -> int:
-        """The width of what it puts out, where the stream that it reads is `dim` wide."""
+    @property
+    def norms_itself(self) -> bool:
+        """Whether it reads the stream as it is, through norms of its own, so that none stands before it."""
+        return False
+
+    def in_dim(self, dim: int) -> int:
+        """The width of what it reads, at a site `dim` wide."""
         return dim
+
+    def out_dim(self, dim: int) -> int:
+        """The width of what it puts out, at a site `dim` wide."""
+        return dim
+
+    def source_dim(self, dim: int) -> int | None:
+        """The width of the encoder's output that it reads; None: it reads none."""
+        return None
 
 
 def skip(layer: nn.Module, x: Tensor, call: Call, state: Any = None) -> Any:

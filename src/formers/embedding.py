@@ -53,6 +53,6 @@ class EmbeddingLayer(nn.Module):
             segment = call.at.marks.get("segment")
             x = x + self.segments(torch.zeros_like(tokens) if segment is None else segment)
         if self.position is not None:
-            x = x + self.position(call.at, x.dtype)
+            x = self.position(x, call)
         x = x if self.norm is None else self.norm(x)
         return self.dropout(x)

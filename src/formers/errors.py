@@ -15,3 +15,7 @@ class DataError(FormersError):
 
 class CheckpointError(FormersError):
     """A checkpoint that is missing, damaged, or of another model."""
+
+
+class NoRuleError(FormersError):
+    """A part that a faster way of decoding does not know; its text names the part."""

@@ -4,13 +4,17 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from formers.call import Call
 from formers.feedforward import ACTIVATIONS, Activation
 from formers.norm import LayerNorm
 from formers.spec.core import Site, Spec
 
 
 class Head(Spec):
-    """Built to a module: (hidden (..., M), table (V, M) of the embedding) -> logits (..., V)."""
+    """Built to a module: (hidden (..., M), table (V, M) of the embedding) -> logits (..., V).
+
+    One that is not the same in every call has a method drawn(call) -> module, the head that this call reads by.
+    """
 
     @property
     def tied(self) -> bool:
@@ -19,6 +23,12 @@ class Head(Spec):
 
     def build(self, site: Site) -> nn.Module:
         raise NotImplementedError
+
+
+def head_of(head: nn.Module | None, call: Call) -> nn.Module | None:
+    """The head that a call reads by, the same for all its tokens."""
+    draw = getattr(head, "drawn", None)
+    return head if draw is None else draw(call)
 
 
 class Tied(Head):

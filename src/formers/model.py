@@ -1,20 +1,22 @@
 """Models: an embedding, a depth of blocks, a head. Assembly, nothing else."""
 
+import functools
 from collections.abc import Iterator, Mapping
+from dataclasses import replace
 from typing import NamedTuple
 
 from torch import Tensor, nn
 
-from formers.block import StackLayer
+from formers.block import StackLayer, chain_problems
 from formers.call import Call, Encoded, Layer
 from formers.embedding import Embedding
-from formers.head import Head, Pooler, Tied
+from formers.head import Head, Pooler, Tied, head_of
 from formers.init import Init, Normal
 from formers.norm import LayerNorm, Norm
 from formers.output import ModelState, Output, StreamLoss
 from formers.spec.check import check
 from formers.spec.codec import to_json
-from formers.spec.core import Site, Spec
+from formers.spec.core import Site, Spec, parts_within
 from formers.tokens import At, chosen, place, seen_after
 
 EVERY = slice(None)
@@ -43,10 +45,7 @@ class TokenModel(Spec):
             yield f"a stream {self.dim} wide carries nothing", "dim=256"
         if not self.blocks:
             yield "a model without blocks only looks up its embedding", "blocks=stack(Block((...)), times=2)"
-        for part in self.blocks[:-1]:
-            if part.out_dim(self.dim) != self.dim:
-                what = f"a {type(part).__name__} puts out {part.out_dim(self.dim)} numbers for each token"
-                yield f"{what}, and the block behind it reads {self.dim}", 'merge="mean"'
+        yield from chain_problems(self.blocks, self.dim, self.dim)
         if self.out_dim != self.dim and self.head is not None and self.head.tied:
             what = f"the depth puts out {self.out_dim} numbers for each token, and {self.head!r} reads {self.dim}"
             yield what, "head=Untied()"
@@ -139,26 +138,33 @@ class TokenLayer(nn.Module):
         """
         seen = 0 if state is None else state.seen
         at = place(tokens, seen, mask, marks)
-        call = Call(at, encoded, seed, read=self.read, remember=remember)
+        call = Call(at, encoded, seed, remember=remember)
+        head = head_of(self.head, call)
+        read = self.read if head is self.head else functools.partial(self.read, head=head)
+        call = replace(call, read=read)
         out = self.stack(self.embedding(tokens, call), call, None if state is None else state.blocks)
         after = ModelState(seen_after(seen, at), out.state) if remember else None
         if loss is not None:
             if logits_at is None:
                 raise ValueError("a loss was asked for at logits_at=None, nowhere: leave one of the two out")
-            nats = loss(chosen(out.y, logits_at), self.read, self._readers())
+            nats = loss(chosen(out.y, logits_at), read, self._readers())
             return Output(None, None, after, out.losses, None, out.records, nats)
         hidden = out.y if self.norm is None else self.norm(out.y)
         logits = None
-        if self.head is not None and logits_at is not None:
-            logits = self.head(chosen(hidden, logits_at), self.embedding.tokens.weight)
+        if head is not None and logits_at is not None:
+            logits = head(chosen(hidden, logits_at), self.embedding.tokens.weight)
         pooled = self.pooler(hidden) if self.pooler is not None else None
         return Output(logits, hidden, after, out.losses, pooled, out.records)
 
-    def read(self, hidden: Tensor) -> Tensor:
-        """Logits (..., V) of hidden states (..., M) as any block leaves them, for layers that may stop early."""
-        if self.head is None:
+    def read(self, hidden: Tensor, head: nn.Module | None = None) -> Tensor:
+        """Logits (..., V) of hidden states (..., M) as any block leaves them, for layers that may stop early.
+
+        head: one that was drawn for a call, in place of the model's own.
+        """
+        head = self.head if head is None else head
+        if head is None:
             raise ValueError("logits are asked for, and this model has no head: give it one")
-        logits: Tensor = self.head(hidden if self.norm is None else self.norm(hidden), self.embedding.tokens.weight)
+        logits: Tensor = head(hidden if self.norm is None else self.norm(hidden), self.embedding.tokens.weight)
         return logits
 
     def _readers(self) -> list[Tensor]:
@@ -194,10 +200,20 @@ class EncoderDecoder(Spec):
     shared: bool = True
 
     def problems(self, site: Site) -> Iterator[tuple[str, str]]:
-        if self.source.out_dim != self.target.dim:
-            what = f"the decoder is {self.target.dim} wide and attends to an encoder {self.source.out_dim} wide"
-            merged = self.source.out_dim != self.source.dim == self.target.dim
-            yield what, 'merge="mean" in the encoder' if merged else f"target.dim={self.source.out_dim}"
+        dim, given = self.target.dim, self.source.out_dim
+        layers = (part for part in parts_within(self.target) if isinstance(part, Layer))
+        read = {width for layer in layers if (width := layer.source_dim(dim)) is not None} or {dim}
+        for width in sorted(read - {given}):
+            what = f"the decoder is {dim} wide and attends to an encoder {given} wide"
+            if width != dim:
+                what = (
+                    f"the decoder begins with the two streams of an encoder, {width} wide, and this one is {given} wide"
+                )
+                yield what, 'merge="concatenate" in the encoder, or streams="copied" in the decoder'
+            elif given != self.source.dim == dim:
+                yield what, 'merge="mean" in the encoder'
+            else:
+                yield what, f"target.dim={given}"
         if self.shared and self.source.vocab != self.target.vocab:
             what = f"a shared table cannot hold {self.source.vocab} source and {self.target.vocab} target tokens"
             yield what, "shared=False"

@@ -5,6 +5,7 @@ from collections.abc import Callable, Iterator, Sequence
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from formers.call import Layer
 from formers.norm import LayerNorm, Norm
 from formers.spec.core import Site, Spec
 
@@ -20,15 +21,15 @@ class Residual(Spec):
     def problems(self, site: Site) -> Iterator[tuple[str, str]]:
         yield from dropout_problems(self.dropout)
 
-    def build(self, site: Site, count: int) -> "ResidualRule":
-        """The rule for a block of `count` sublayers."""
+    def build(self, site: Site, sublayers: Sequence[Layer]) -> "ResidualRule":
+        """The rule for a block of these sublayers."""
         raise NotImplementedError
 
 
 class ResidualRule(nn.Module):
-    def __init__(self, spec: Residual, site: Site, count: int) -> None:
+    def __init__(self, spec: Residual, site: Site, sublayers: Sequence[Layer]) -> None:
         super().__init__()
-        self.norms = nn.ModuleList(spec.norm.build(site) for _ in range(count))
+        self.norms = nn.ModuleList(spec.norm.build(site) for _ in sublayers)
         self.rate = spec.dropout
 
     def dropout(self, x: Tensor) -> Tensor:
@@ -40,13 +41,22 @@ class ResidualRule(nn.Module):
 
 
 class PreNorm(Residual):
-    """x + f(norm(x)): GPT-2 and most models since (Xiong et al. 2020, arXiv:2002.04745)."""
+    """x + f(norm(x)): GPT-2 and most models since (Xiong et al. 2020, arXiv:2002.04745).
 
-    def build(self, site: Site, count: int) -> ResidualRule:
-        return PreNormRule(self, site, count)
+    A sublayer that norms what it reads by itself is given x as it is.
+    """
+
+    def build(self, site: Site, sublayers: Sequence[Layer]) -> ResidualRule:
+        return PreNormRule(self, site, sublayers)
 
 
 class PreNormRule(ResidualRule):
+    def __init__(self, spec: PreNorm, site: Site, sublayers: Sequence[Layer]) -> None:
+        super().__init__(spec, site, sublayers)
+        for i, sublayer in enumerate(sublayers):
+            if sublayer.norms_itself:
+                self.norms[i] = nn.Identity()
+
     def forward(self, x: Tensor, sublayers: Sequence[Sublayer]) -> Tensor:
         for norm, sublayer in zip(self.norms, sublayers, strict=True):
             x = x + self.dropout(sublayer(norm(x)))
@@ -56,8 +66,8 @@ class PreNormRule(ResidualRule):
 class PostNorm(Residual):
     """norm(x + f(x)): Vaswani et al. 2017, arXiv:1706.03762, and BERT."""
 
-    def build(self, site: Site, count: int) -> ResidualRule:
-        return PostNormRule(self, site, count)
+    def build(self, site: Site, sublayers: Sequence[Layer]) -> ResidualRule:
+        return PostNormRule(self, site, sublayers)
 
 
 class PostNormRule(ResidualRule):

@@ -6,7 +6,9 @@ from pathlib import Path
 import pytest
 from conftest import Cli
 
-from formers.cli.demo import Beginning
+from formers.cli.demo import twins
+from formers.data.source import Beginning
+from formers.family.equal import size
 from formers.train import load_model
 
 MINUTES = 0.005
@@ -22,19 +24,24 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-def test_the_demo_trains_compares_and_writes(cli: Cli, folder: Path, tmp_path: Path) -> None:
-    run = tmp_path / "run"
-    code, out, _ = cli("demo", "--data", folder, "--out", run, "--minutes", MINUTES)
+def test_the_demo_trains_compares_draws_and_writes(cli: Cli, folder: Path, tmp_path: Path) -> None:
+    out = tmp_path / "runs"
+    code, said, _ = cli("demo", "--data", folder, "--out", out, "--minutes", MINUTES)
     assert code == 0
-    told = {
-        name: float(bits) for name, bits in re.findall(r"^(the model|xz -9e, \w+).* (\d+\.\d+)$", out, re.MULTILINE)
-    }
-    assert list(told) == ["the model", "xz -9e, of", "xz -9e, after"]
-    assert told["xz -9e, after"] < told["xz -9e, of"] < 8
-    assert 0 < told["the model"] < 8
-    assert "the model goes on from the first words of the held-out text:\ndef double_" in out
-    assert f"the run is in {run}, its loss in {run / 'loss.png'}" in out
-    assert (run / "loss.png").is_file() and load_model(run) is not None
+    lines = re.findall(r"^(dense|terraformer|xz -9e, \w+).*? (\d\.\d+) *([\d,]*)$", said, re.MULTILINE)
+    told = {name: (float(bits), speed) for name, bits, speed in lines}
+    assert list(told) == ["dense", "terraformer", "xz -9e, of", "xz -9e, after"]
+    assert told["xz -9e, after"][0] < told["xz -9e, of"][0] < 8
+    for name in ("dense", "terraformer"):
+        assert 0 < told[name][0] < 9 and int(told[name][1].replace(",", "")) > 0
+        assert (out / name / "loss.png").is_file() and load_model(out / name) is not None
+    assert "terraformer goes on from the first words of the held-out text:\ndef double_" in said
+    assert (out / "twins.png").read_bytes().startswith(b"\x89PNG")
+
+
+def test_the_twins_are_of_one_size() -> None:
+    dense, sparse = (size(spec) for spec in twins(2048).values())
+    assert abs(sparse / dense - 1) < 0.02
 
 
 def test_the_demo_never_overwrites(cli: Cli, folder: Path, tmp_path: Path) -> None:
@@ -42,15 +49,15 @@ def test_the_demo_never_overwrites(cli: Cli, folder: Path, tmp_path: Path) -> No
     (tmp_path / "run" / "precious").write_text("kept")
     said = cli("demo", "--data", folder, "--out", tmp_path / "run", "--minutes", MINUTES)
     assert said.code == 0
-    assert f"the run is in {tmp_path / 'run-2'}" in said.out
+    assert f"the runs are in {tmp_path / 'run-2'}" in said.out
     assert [path.name for path in (tmp_path / "run").iterdir()] == ["precious"]
 
 
 @pytest.mark.parametrize(
     ("words", "told"),
     [
-        (["--minutes", "0"], "give --minutes 2"),
-        (["--minutes", "nan"], "give --minutes 2"),
+        (["--minutes", "0"], "give --minutes 4"),
+        (["--minutes", "nan"], "give --minutes 4"),
         (["--data", "missing"], "missing does not exist"),
         (["--data", "/dev/null"], "holds no text"),
     ],

@@ -8,6 +8,7 @@ import pytest
 from conftest import Cli
 
 from formers.decode import GREEDY, generate
+from formers.native.engine.library import missing
 from formers.train import load_model, load_run_tokenizer
 
 
@@ -112,3 +113,44 @@ def test_what_cannot_be_imported_is_told(cli: Cli, tmp_path: Path) -> None:
     assert "unheard_of" in err
     assert cli("import", tmp_path / "missing", "--out", tmp_path / "run").code == 1
     assert not (tmp_path / "run").exists()
+
+
+def test_engines_write_the_same_text(cli: Cli, trained: Path) -> None:
+    words = ["generate", trained, "--prompt", "7 green", "--max-new", 12, "--temperature", 0, "--engine"]
+    by_torch = cli(*words, "torch")
+    assert by_torch == cli(*words, "auto") and by_torch.code == 0
+    if missing() is None:
+        assert cli(*words, "native") == by_torch
+        for dtype in ("fp32", "bf16", "int8", "int4"):
+            assert cli(*words, "native", "--dtype", dtype).code == 0
+
+
+def test_an_engine_translates_too(cli: Cli, translating: Path, tmp_path: Path) -> None:
+    (tmp_path / "lines").write_text("ak0\nbl1bl1\ncm2\n")
+    words = ["generate", translating, "--prompt-file", tmp_path / "lines", "--max-new", 4, "--engine"]
+    assert cli(*words, "torch") == cli(*words, "auto")
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (["--engine", "torch", "--dtype", "int8"], "weights in int8 are the native engine's"),
+        (["--engine", "native", "--beam", 2], "a beam is searched with PyTorch"),
+        (["--dtype", "bf16", "--beam", 2], "a beam is searched with PyTorch"),
+    ],
+)
+def test_engines_that_cannot_be_are_refused(cli: Cli, trained: Path, words: list[object], said: str) -> None:
+    code, _, err = cli("generate", trained, "--prompt", "7", *words)
+    assert code != 0 and said in err
+
+
+@pytest.mark.skipif(missing() is not None, reason=str(missing()))
+def test_a_part_that_the_engine_does_not_know_is_named(cli: Cli, tmp_path: Path, text: Path) -> None:
+    model = ["routing_transformer", "dim=16", "depth=1", "heads=2", "length=32"]
+    quick = ["--data", text, "--out", tmp_path / "run", "--steps", 1, "--batch", 2, "--length", 16]
+    assert cli("train", *model, *quick).code == 0
+    words = ["generate", tmp_path / "run", "--prompt", "7", "--max-new", 2, "--temperature", 0]
+    code, _, err = cli(*words, "--engine", "native")
+    assert code != 0 and "no rule for StrictRule" in err and "'native' cannot be had" in err
+    written = cli(*words)
+    assert written.code == 0 and "decoding with PyTorch: the native engine has no rule for StrictRule" in written.err

@@ -42,6 +42,19 @@ def test_every_member_can_be_shown(name: str, cli: Cli) -> None:
     assert "whole" in out
 
 
+def test_a_preset_is_a_set_of_arguments(cli: Cli, tmp_path: Path) -> None:
+    code, out, _ = cli("show", "scaling_transformer", "depth=1", "--preset", "17b", "--length", 8, "--json")
+    assert code == 0 and from_json(out) == make("scaling_transformer", "17b", depth=1)
+    (tmp_path / "mine.json").write_text(out)
+    for name, told in [
+        ("scaling_transformer", "no preset '18b': did you mean '"),
+        ("gpt2", "gpt2 has no presets"),
+        (str(tmp_path / "mine.json"), "only members have presets"),
+    ]:
+        code, _, told_now = cli("show", name, "--preset", "18b")
+        assert code != 0 and told in told_now
+
+
 def test_show_takes_paths(cli: Cli) -> None:
     code, out, _ = cli(
         "show", *SMALL, "--set", "blocks[*].sublayers[0].pattern=Causal() & Window(4)", "--set", "norm=none"

@@ -4,6 +4,8 @@ from collections.abc import Iterator
 from typing import Any
 
 import torch
+from sizes import ALIKE, DIM, HEADS, LENGTH, VOCAB, decoder
+from sparse_subjects import sparse_decoders, sparse_encoders, sparse_pairs
 from torch import Tensor, nn
 
 from formers import (
@@ -29,8 +31,6 @@ from formers import (
     RMSNorm,
     Rotary,
     Routing,
-    SelfLast,
-    SharedQK,
     Shaw,
     SinkhornAttention,
     Sinusoidal,
@@ -43,9 +43,6 @@ from formers import (
     make,
     stack,
 )
-from formers.call import Layer
-
-VOCAB, DIM, HEADS, LENGTH = 40, 32, 4, 64
 
 ABSOLUTE = {
     "sinusoidal": Sinusoidal(),
@@ -70,7 +67,6 @@ PATTERNS = {
 }
 
 
-ALIKE = Attention(HEADS, projection=SharedQK(), position=SelfLast(), scale=1.0)
 ROUTED = ALIKE.replace(heads=2, head_dim=8, select=Routing(4, 5))
 BY_CONTENT = {
     "strict hashing": ALIKE.replace(select=LSH(4, 2, (2, 4), strict=True)),
@@ -79,11 +75,6 @@ BY_CONTENT = {
     "top blocks shaw": Attention(HEADS, kv_heads=2, position=Shaw(3), select=TopBlocks(3, 1)),
 }
 REVERSIBLE = stack(Block((ALIKE, MLP(48, chunk=7))), times=2)
-
-
-def decoder(name: str, attention: Layer, embedding: Embedding | None = None, **fields: Any) -> Decoder:
-    block = Block((attention, MLP(48)))
-    return Decoder(name, VOCAB, DIM, stack(block, times=2), embedding or Embedding(), **fields)
 
 
 def decoder_parts() -> Iterator[tuple[str, Decoder]]:
@@ -125,7 +116,7 @@ def encoder_parts() -> Iterator[tuple[str, Encoder]]:
     yield "local", Encoder("local", VOCAB, DIM, stack(block, times=2), head=Tied())
 
 
-def encoder_mixers() -> Iterator[tuple[str, Layer]]:
+def encoder_mixers() -> Iterator[tuple[str, Any]]:
     yield "hashing", ALIKE.replace(select=LSH(4, 2, 4, plain_below=0))
     yield "routing", ALIKE.replace(select=Routing(3, balanced=True))
     yield "routing apart", Attention(HEADS, select=Routing(3, balanced=True, joint=False))
@@ -137,6 +128,9 @@ def encoder_mixers() -> Iterator[tuple[str, Layer]]:
 SMALL = {name: make(name, **member.small) for name, member in MEMBERS.items()}
 SPECS: dict[str, Any] = SMALL | {f"decoder with {n}": s for n, s in decoder_parts()}
 SPECS |= {f"encoder with {n}": s for n, s in encoder_parts()}
+SPECS |= {f"decoder with {n}": s for n, s in sparse_decoders()}
+SPECS |= {f"encoder with {n}": s for n, s in sparse_encoders()}
+SPECS |= dict(sparse_pairs())
 DECODERS = [name for name, spec in SPECS.items() if isinstance(spec, (Decoder, EncoderDecoder))]
 ENCODERS = [name for name, spec in SPECS.items() if isinstance(spec, Encoder)]
 REVERSIBLES = [name for name in DECODERS if "Reversible(" in repr(SPECS[name])]

@@ -5,8 +5,8 @@ import torch
 from subjects import DECODERS, SPECS, build, tokens
 
 from formers import Decoder, FormersError
-from formers.decode.order import NoRuleError
 from formers.decode.straight import Straight
+from formers.errors import NoRuleError
 
 RULES = {
     "decoder with sinusoidal", "decoder with sinusoidal halves", "decoder with learned", "decoder with axial",
@@ -33,7 +33,7 @@ def test_a_straight_line_equals_the_modules(name: str, prompt: int) -> None:
 @pytest.mark.parametrize("name", [name for name in PLAIN if name not in RULES])
 def test_a_part_without_a_rule_is_named(name: str) -> None:
     model = build(SPECS[name])
-    with pytest.raises(NoRuleError, match=r"(Layer|Rule) has no rule|Causal\(\) & .* has no rule"):
+    with pytest.raises(NoRuleError, match=r"(Layer|Rule|Head) has no rule|Causal\(\) & .* has no rule"):
         Straight(model, model(tokens(1, 3)).state)
 
 

@@ -10,6 +10,7 @@ from formers.attention.clusters import ClusterPlan, attend_clusters
 from formers.attention.pattern import Causal, Everything, Pattern
 from formers.attention.plan import Plan, block_plan, dense_plan
 from formers.attention.sorted.charge import EXACT
+from formers.attention.sorted.drop import Drop
 from formers.attention.sorted.lane import Meeting
 from formers.attention.sorted.local import is_causal, local_plan, local_rules
 from formers.attention.sorted.op import attend_sorted
@@ -235,8 +236,6 @@ def _not_streamed(request: Request) -> str | None:
         return f"{request.pattern!r} shows neither all pairs nor those of the past"
     if request.position.by_content or (request.position.biased and not isinstance(request.position, SelfLastLayer)):
         return f"{type(request.position).__name__} changes the scores"
-    if request.dropout:
-        return "weights are dropped"
     if request.to.bounds[1] >= EXACT:
         return f"positions from {EXACT:,} on are not exact in its arithmetic"
     return None
@@ -244,7 +243,8 @@ def _not_streamed(request: Request) -> str | None:
 
 def _meeting(request: Request, rules: Rules) -> Meeting:
     charge = request.position.charge if isinstance(request.position, SelfLastLayer) else 0.0
-    return Meeting(rules, is_causal(request.pattern), charge, request.scale)
+    drop = Drop(request.dropout, torch.randint(1 << 31, ())) if request.dropout else None
+    return Meeting(rules, is_causal(request.pattern), charge, request.scale, drop)
 
 
 def _plainly_causal(request: Request) -> bool:

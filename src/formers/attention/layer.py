@@ -11,7 +11,7 @@ from formers.attention.pattern import Causal, Everything, Pattern
 from formers.attention.project import Dense, Projection, ProjectionLayer
 from formers.attention.select import EVERY, Noted, Selector
 from formers.call import Call, Layer, Out, add_losses
-from formers.memory import KeepAll, KeysValues, Memory, Recalled
+from formers.memory import KeepAll, Memory, Recalled
 from formers.parts import Part, in_parts, parts_of
 from formers.places import Memo, Places
 from formers.position.core import NoPosition, Position, PositionLayer
@@ -19,7 +19,6 @@ from formers.position.rotary import Rotary
 from formers.position.self_last import SelfLast
 from formers.residual import dropout_problems
 from formers.spec.core import Site
-from formers.state import Log
 
 
 class Attention(Layer):
@@ -54,10 +53,13 @@ class Attention(Layer):
                 f"a decoder must not see the future, but {pattern!r} is not causal",
                 f"pattern=Causal() & ({pattern!r})",
             )
+        if not self.projection.within:
+            what = f"{self.projection!r} makes keys of an encoder's output, and there is none here"
+            yield what, "projection=MultConv()"
         if self.select is not None:
             yield from self._select_problems(self.select, site)
-        if self.heads_at_once is not None:
-            yield from self._share_problems(self.heads_at_once)
+        if self.heads_at_once is not None and self.heads > 0:
+            yield from self._share_problems(self.heads_at_once, site)
 
     def _select_problems(self, select: Selector, site: Site) -> Iterator[tuple[str, str]]:
         name = type(select).__name__
@@ -70,14 +72,16 @@ class Attention(Layer):
             what = f"{name} chooses from the whole sequence, so later tokens change what earlier ones meet"
             yield f"{what}, and decoding step by step cannot equal one pass", "select=TopBlocks(block=64, count=4)"
 
-    def _share_problems(self, at_once: int) -> Iterator[tuple[str, str]]:
-        group = self.heads // (self.kv_heads or self.heads)
+    def _share_problems(self, at_once: int, site: Site) -> Iterator[tuple[str, str]]:
+        group = max(1, self.heads // (self.kv_heads or self.heads))
         if at_once < 1 or self.heads % at_once or at_once % group:
             what = f"{self.heads} heads, {group} to each key head, do not split into groups of {at_once}"
             yield what, f"heads_at_once={group}"
         if not isinstance(self.position, (NoPosition, SelfLast, Rotary)) or not isinstance(self.memory, KeepAll):
             what = f"{self.position!r} and {self.memory!r} are not cut into groups of heads"
             yield what, "heads_at_once=None"
+        if not self.projection.splits(self.inside(site)):
+            yield f"{self.projection!r} is not cut into groups of heads", "heads_at_once=None"
 
     def pattern_at(self, site: Site) -> Pattern:
         """The pattern, or the plain one for this site."""
@@ -110,10 +114,10 @@ class AttentionLayer(nn.Module):
         q = self.position.turn(project.queries(), call.at, call.memo)
         choices, chosen = self._choose(q, recalled, call, chosen, choices)
         heads = self._attend(q, recalled.k, recalled.v, recalled.places, call, choices)
-        kept = recalled.state if chosen is None else Selected(recalled.state, chosen)
+        y, kept = finished(self.projection, heads, call, memory, recalled.state)
         noted = self._note(q, recalled.k, choices, call)
         losses = add_losses(recalled.losses, noted.losses)
-        return Out(self.projection.output(heads), kept, losses, choices, noted.records)
+        return Out(y, kept if chosen is None else Selected(kept, chosen), losses, choices, noted.records)
 
     def parts(self, call: Call, choices: Any) -> list[Part] | None:
         """Some heads at a time, where nothing has to be remembered."""
@@ -128,7 +132,7 @@ class AttentionLayer(nn.Module):
 
     def _part(self, x: Tensor, heads: slice, call: Call, choices: Any) -> Out:
         share = self.projection.share(heads)
-        q, k, v = share.together(x)
+        q, k, v = share.together(share.prepare(x, call.at, None)[0])
         q, k = (self.position.turn(t, call.at, call.memo) for t in (q, k))
         choices, _ = self._choose(q, Recalled(k, v, call.at, None), call, None, choices, heads)
         noted = self._note(q, k, choices, call, heads)
@@ -159,7 +163,7 @@ class AttentionLayer(nn.Module):
         """Where queries come from, and what they meet; its `state` is what remains of x even if nobody attends."""
         tail = None
         if self.projection.looks_back:
-            tail, state = state or (None, None)
+            tail, state, _ = state or LookedBack()
             x, tail = self.projection.prepare(x, call.at, tail)
         project = ProjectAt(self.projection, self.position, call.memo, x)
         recalled = self.memory(x, call, state, project)
@@ -169,7 +173,7 @@ class AttentionLayer(nn.Module):
 
     def skip(self, x: Tensor, call: Call, state: Any = None) -> Any:
         """Keys and values alone, and what a selector notes of them."""
-        if self.select is not None:
+        if self.select is not None or self.projection.output_looks_back:
             return self(x, call, state).state
         return self._recall(x, call, state)[1].state
 
@@ -182,10 +186,19 @@ class Selected(NamedTuple):
 
 
 class LookedBack(NamedTuple):
-    """The state of attention whose projection has one too."""
+    """The state of attention whose projection has one too: of `prepare`, and of `finish`."""
 
-    tail: Any
-    memory: Any
+    tail: Any = None
+    memory: Any = None
+    out: Any = None
+
+
+def finished(projection: ProjectionLayer, heads: Tensor, call: Call, past: Any, state: Any) -> tuple[Tensor, Any]:
+    """The output of heads (B, H, T, D), and the state with what `finish` adds to it; past: the state before this call."""
+    if not projection.output_looks_back:
+        return projection.output(heads), state
+    y, out = projection.finish(heads, call.at, None if past is None else past.out)
+    return y, state._replace(out=out)
 
 
 class ProjectAt:
@@ -208,69 +221,6 @@ class ProjectAt:
     def queries(self) -> Tensor:
         """(B, H, T, D), not yet turned."""
         return self.projection.queries(self._x) if self._queries is None else self._queries
-
-
-class CrossAttention(Layer):
-    """Queries from the decoder, keys and values from the encoder's output; they are made once and kept."""
-
-    heads: int
-    kv_heads: int | None = None
-    head_dim: int | None = None
-    projection: Projection = Dense()
-    dropout: float = 0.0
-
-    def problems(self, site: Site) -> Iterator[tuple[str, str]]:
-        yield from head_problems(self.heads, self.kv_heads, self.head_dim, site)
-        yield from dropout_problems(self.dropout)
-        if not site.encoder:
-            yield (
-                "there is no encoder to attend to",
-                "put this decoder into an EncoderDecoder, or drop the CrossAttention",
-            )
-
-    def inside(self, site: Site) -> Site:
-        return heads_inside(site, self.heads, self.kv_heads, self.head_dim)
-
-    def build(self, site: Site) -> nn.Module:
-        return CrossAttentionLayer(self, site)
-
-
-class CrossAttentionLayer(nn.Module):
-    def __init__(self, spec: CrossAttention, site: Site) -> None:
-        super().__init__()
-        self.spec = spec
-        inner = spec.inside(site)
-        self.scale = inner.head_dim**-0.5
-        self.projection = spec.projection.build(inner)
-        self.position = NoPosition().build(inner)
-
-    def forward(self, x: Tensor, call: Call, state: Any = None, choices: Any = None) -> Out:
-        state = self._encoded(call) if state is None else state
-        heads = attend(
-            Request(
-                self.projection.queries(x),
-                state.k.view,
-                state.v.view,
-                call.at,
-                state.places,
-                Everything(),
-                self.position,
-                self.scale,
-                self.spec.dropout if self.training else 0.0,
-                call.memo,
-            )
-        )
-        return Out(self.projection.output(heads), state if call.remember else None)
-
-    def skip(self, x: Tensor, call: Call, state: Any = None) -> KeysValues:
-        """The encoder's keys and values, which owe nothing to x."""
-        return self._encoded(call) if state is None else state
-
-    def _encoded(self, call: Call) -> KeysValues:
-        if call.encoded is None:
-            raise ValueError("cross-attention was given neither an encoder's output nor the state of an earlier call")
-        k, v = self.projection.keys_values(call.encoded.hidden)
-        return KeysValues(Log(k), Log(v), call.encoded.places)
 
 
 def head_problems(heads: int, kv_heads: int | None, head_dim: int | None, site: Site) -> Iterator[tuple[str, str]]:

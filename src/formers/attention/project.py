@@ -19,6 +19,25 @@ class Projection(Spec):
         """Keys are the queries, but for their length."""
         return False
 
+    @property
+    def within(self) -> bool:
+        """Queries, keys and values may be of the same tokens, as in attention."""
+        return True
+
+    @property
+    def across(self) -> bool:
+        """Keys and values may be of other tokens than queries, which nobody prepares, as in cross-attention."""
+        return True
+
+    @property
+    def output_looks_back(self) -> bool:
+        """The output of a token depends on what earlier ones got, too."""
+        return False
+
+    def splits(self, site: Site) -> bool:
+        """Whether `share` can give some heads alone, at this site."""
+        return True
+
     def build(self, site: Site) -> "ProjectionLayer":
         raise NotImplementedError
 
@@ -27,9 +46,11 @@ class ProjectionLayer(nn.Module):
     """B batch, T tokens, M model width, H heads, K key heads, D head width.
 
     looks_back: queries, keys and values depend on earlier tokens too, as by a convolution, through `prepare`.
+    output_looks_back: the output does, through `finish`.
     """
 
     looks_back = False
+    output_looks_back = False
 
     def prepare(self, x: Tensor, at: Places, past: Any) -> tuple[Tensor, Any]:
         """x (B, T, M) as the methods below take it, (B, T, any width), and what the next call is given as `past`."""
@@ -50,6 +71,10 @@ class ProjectionLayer(nn.Module):
     def output(self, heads: Tensor) -> Tensor:
         """heads (B, H, T, D) -> (B, T, M)."""
         raise NotImplementedError
+
+    def finish(self, heads: Tensor, at: Places, past: Any) -> tuple[Tensor, Any]:
+        """heads (B, H, T, D) -> the output (B, T, M), and what the next call is given as `past`."""
+        return self.output(heads), None
 
     def share(self, heads: slice) -> "ProjectionLayer":
         """The projection of some heads alone, on the same parameters. Outputs of shares add up to the whole."""

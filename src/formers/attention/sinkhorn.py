@@ -8,9 +8,10 @@ from torch import Tensor, nn
 
 from formers.attention.grid import Grid
 from formers.attention.layer import head_problems, heads_inside
+from formers.attention.mixing import mix
 from formers.attention.project import Dense, Projection
 from formers.attention.sinkhorn_causal import CausalSinkhornLayer
-from formers.attention.sinkhorn_layer import SortedAttention, grid_of, mix
+from formers.attention.sinkhorn_layer import SortedAttention, grid_of
 from formers.attention.sorting import pair_noise, sinkhorn
 from formers.call import Call, Layer, Out
 from formers.residual import dropout_problems
@@ -68,6 +69,8 @@ class SinkhornAttention(Layer):
             yield f"cut={self.cut} leaves no sorted block to attend to", "cut=2"
         elif self.cut is not None and site.causal:
             yield "cut shows every query the same sorted blocks, and a decoder must not see the future", "cut=None"
+        if not self.projection.within or self.projection.output_looks_back:
+            yield f"sorted attention does not keep what {self.projection!r} must remember", "projection=Dense()"
         if site.streaming and not site.causal:
             yield "two-sided sorting looks at the whole sequence and cannot be continued", "build(streaming=False)"
 
@@ -82,16 +85,14 @@ class SinkhornLayer(SortedAttention):
     """The two-sided form."""
 
     def forward(self, x: Tensor, call: Call, state: Any = None, choices: Any = None) -> Out:
-        if self.projection.looks_back:
-            x, _ = self.projection.prepare(x, call.at, None)
-        block = self.spec.block
+        block, prepared = self.spec.block, self.projection.prepare(x, call.at, None)[0]
         grid = grid_of(call, call.at, block)
-        k, v = (t.transpose(1, 2) for t in self.projection.keys_values(x))
+        k, v = (t.transpose(1, 2) for t in self.projection.keys_values(prepared))
         k, v = grid.window(k), grid.window(v)
         real = self._real(grid)
         matrix = self._matrix(grid.fresh(x), real, call)
         far, weight = self._mixed(matrix, (k, v), real)
-        q = self.projection.queries(x).transpose(1, 2)
+        q = self.projection.queries(prepared).transpose(1, 2)
         if self.spec.cut is None:
             return Out(self.output(self._near(grid, q, far, (k, v), weight, real)))
         return Out(self.output(self._cut(q, far, weight)))

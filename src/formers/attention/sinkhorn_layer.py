@@ -45,10 +45,3 @@ class SortedAttention(nn.Module):
 def grid_of(call: Call, to: Places, block: int) -> Grid:
     """The layout of this call's tokens behind those of earlier calls, the same for every layer."""
     return call.memo.once(("grid", block, call.at, to), lambda: Grid(call.at, to, block))
-
-
-def mix(matrix: Tensor, x: Tensor, block: int) -> Tensor:
-    """Blocks of x (B, N * b, H, D) mixed by matrix (B, H, W, N) -> (B, W, b, H, D)."""
-    heads = x.unflatten(1, (-1, block)).permute(0, 3, 1, 2, 4)
-    mixed = matrix.to(x.dtype) @ heads.flatten(3)
-    return mixed.unflatten(3, (block, -1)).permute(0, 2, 3, 1, 4)

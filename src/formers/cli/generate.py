@@ -10,8 +10,10 @@ from formers.cli.parser import Parser
 from formers.data.source.reading import read_text
 from formers.data.tokenizer import Tokenizer
 from formers.decode import Sampling, beam_search, generate, stream
+from formers.decode.engine import ENGINES, choose_engine
 from formers.errors import DataError, FormersError
 from formers.model import EncoderDecoder
+from formers.native.engine.weights import TYPES
 from formers.train import load_model, load_run_tokenizer
 from formers.train.device import pick_device
 
@@ -49,6 +51,10 @@ def declare(parser: Parser) -> None:
     parser.add_argument(
         "--seed", type=int, default=0, metavar="N", help="of what is random (0): equal seeds, equal text"
     )
+    told = "native: C++ on packed weights; torch: PyTorch; auto: native where it knows all parts of the model (auto)"
+    parser.add_argument("--engine", choices=ENGINES, default="auto", help=told)
+    told = "the native engine's weights; int8 and int4 are read faster, and less exact (the model's own)"
+    parser.add_argument("--dtype", choices=TYPES, help=told)
     parser.add_argument("--beam", type=int, metavar="N", help="search for the likeliest text with a beam of N instead")
 
 
@@ -61,7 +67,7 @@ def run(options: argparse.Namespace) -> None:
     texts = _prompts(options, translates)
     prompts = [tokenizer.encode(text) for text in texts]
     if len(prompts) == 1 and options.beam is None:
-        how = {"max_new": options.max_new, "stop": options.stop, "seed": options.seed}
+        how = {"max_new": options.max_new, "stop": options.stop, "seed": options.seed, **_engine(options, model)}
         sampling = _sampling(options, translates)
         for piece in stream(model, prompts[0], tokenizer=tokenizer, sampling=sampling, **how):
             print(piece, end="", flush=True)
@@ -79,6 +85,16 @@ def _require_one_way(options: argparse.Namespace) -> None:
     if options.beam is not None and given:
         option = "--" + given[0].replace("_", "-")
         raise FormersError(f"a beam finds the likeliest text and samples nothing; leave out --beam or {option}")
+    if options.beam is not None and (options.engine == "native" or options.dtype is not None):
+        raise FormersError("a beam is searched with PyTorch; leave out --beam, or --engine and --dtype")
+
+
+def _engine(options: argparse.Namespace, model: Any) -> dict[str, Any]:
+    """How to decode. Where the native engine could have been expected, standard error says why PyTorch does it."""
+    choice = choose_engine(model, options.engine, options.dtype)
+    if options.engine == "auto" and choice.why is not None:
+        print(f"decoding with PyTorch: {choice.why}", file=sys.stderr)
+    return {"engine": "torch" if choice.program is None else "native", "dtype": options.dtype}
 
 
 def open_model(path: Path) -> tuple[Any, Tokenizer]:
@@ -127,21 +143,15 @@ def _sampling(options: argparse.Namespace, translates: bool) -> Sampling:
 
 def _written(options: argparse.Namespace, model: Any, prompts: list[list[int]], tokenizer: Tokenizer) -> Iterator[str]:
     """What is written for each prompt, in their order, many of them side by side."""
-    for start in range(0, len(prompts), TOGETHER):
-        group = prompts[start : start + TOGETHER]
-        if options.beam is not None:
-            found = beam_search(
-                model, group, width=options.beam, max_new=options.max_new, stop=options.stop, tokenizer=tokenizer
-            )
+    groups = [prompts[start : start + TOGETHER] for start in range(0, len(prompts), TOGETHER)]
+    how: dict[str, Any] = {"max_new": options.max_new, "stop": options.stop, "tokenizer": tokenizer}
+    if options.beam is not None:
+        for group in groups:
+            found = beam_search(model, group, width=options.beam, **how)
             yield from (best[0].text or "" for best in found)
-        else:
-            rows = generate(
-                model,
-                group,
-                max_new=options.max_new,
-                sampling=_sampling(options, isinstance(model.spec, EncoderDecoder)),
-                stop=options.stop,
-                tokenizer=tokenizer,
-                seed=options.seed + start,
-            )
-            yield from (row.text or "" for row in rows)
+        return
+    how |= _engine(options, model)
+    sampling = _sampling(options, isinstance(model.spec, EncoderDecoder))
+    for number, group in enumerate(groups):
+        rows = generate(model, group, sampling=sampling, seed=options.seed + number * TOGETHER, **how)
+        yield from (row.text or "" for row in rows)

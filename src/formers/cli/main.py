@@ -18,6 +18,7 @@ COMMANDS = {
     "eval": "bits per byte and perplexity of a trained model",
     "generate": "write with a trained model, as a stream",
     "demo": "train a small model on real text in two minutes, and see how it does",
+    "convert": "another model of a trained one, taught by it: its sparse counterpart",
     "import": "a model in Hugging Face's format, as a run folder",
     "export": "a run, in Hugging Face's format",
     "bench": "measure speed against rivals",

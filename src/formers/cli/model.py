@@ -8,6 +8,7 @@ from typing import Any, get_type_hints
 from formers.cli.parser import Parser
 from formers.errors import ConfigError
 from formers.family import MEMBERS, make
+from formers.family.registry import preset_of
 from formers.model import EncoderDecoder, TokenModel
 from formers.spec import Spec, assign, check, from_json, parse
 from formers.spec.codec import mean
@@ -20,6 +21,8 @@ def declare_model(parser: Parser, *, optional: bool = False) -> None:
         "model", nargs="?" if optional else None, metavar="MODEL", help="a member, a spec file, or a run"
     )
     parser.add_argument("arguments", nargs="*", metavar="NAME=VALUE", help="arguments of the member, such as depth=4")
+    told = "a size that the member is known in, such as 17b of scaling_transformer; NAME=VALUE goes before it"
+    parser.add_argument("--preset", metavar="NAME", help=told)
     parser.add_argument(
         "--set",
         action="append",
@@ -36,9 +39,11 @@ def chosen_model(options: argparse.Namespace, **defaults: Any) -> Any:
     Raises ConfigError for whatever does not exist or does not fit, with what was probably meant.
     """
     if options.model in MEMBERS:
-        spec = _member(options.model, options.arguments, defaults)
+        spec = _member(options.model, options.arguments, {**defaults, **preset_of(options.model, options.preset)})
     else:
         spec = read_spec(options.model)
+        if options.preset is not None:
+            raise ConfigError(f"--preset {options.preset}: only members have presets; {options.model} is as it is")
         if options.arguments:
             raise ConfigError(
                 f"{options.arguments[0]!r}: only members take arguments; change a spec by --set path=value"

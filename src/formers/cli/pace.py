@@ -1,8 +1,8 @@
-"""How fast this machine trains a model, found by a few steps that are thrown away."""
+"""How fast this machine trains some models, found by a few steps that are thrown away."""
 
 import copy
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Any, NamedTuple
 
 from torch import nn
@@ -16,21 +16,21 @@ WARM, TIMED = 2, 5
 
 
 class Pace(NamedTuple):
-    """A training spec as this machine runs it best, and the seconds that one of its steps takes."""
+    """A training spec as this machine runs it best, and the seconds that one step of every model takes."""
 
     training: TrainSpec
     seconds: float
 
 
-def find_pace(model: nn.Module, task: Callable[[TrainSpec], Task], training: TrainSpec) -> Pace:
-    """The faster of fp32 and bf16 for this model on this machine. The model stays as it is."""
-    return min(
-        (_paced(model, task, training.replace(precision=precision)) for precision in ("fp32", "bf16")),
-        key=lambda pace: pace.seconds,
-    )
+def find_pace(models: Iterable[nn.Module], task: Callable[[TrainSpec], Task], training: TrainSpec) -> Pace:
+    """The faster of fp32 and bf16 for these models together on this machine. They stay as they are."""
+    models = list(models)
+    choices = [training.replace(precision=precision) for precision in ("fp32", "bf16")]
+    paces = [Pace(choice, sum(_seconds(model, task, choice) for model in models)) for choice in choices]
+    return min(paces, key=lambda pace: pace.seconds)
 
 
-def _paced(model: nn.Module, task: Callable[[TrainSpec], Task], training: TrainSpec) -> Pace:
+def _seconds(model: nn.Module, task: Callable[[TrainSpec], Task], training: TrainSpec) -> float:
     device = pick_device()
     scratch: Any = copy.deepcopy(model).to(device).train()
     update = Updater(scratch, task(training), training, training.optimizer.build(scratch), device)
@@ -39,4 +39,4 @@ def _paced(model: nn.Module, task: Callable[[TrainSpec], Task], training: TrainS
         start = time.perf_counter()
         update(step).loss.item()
         seconds.append(time.perf_counter() - start)
-    return Pace(training, sorted(seconds[WARM:])[TIMED // 2])
+    return sorted(seconds[WARM:])[TIMED // 2]

@@ -1,20 +1,17 @@
 """Writing behind prompts token by token: whole batches at once, or as a stream of text."""
 
 from collections.abc import Iterator, Sequence
-from contextlib import suppress
 from typing import Any, Generic, TypeVar
 
 import torch
 from torch import Tensor, nn
 
 from formers.data.tokenizer import Tokenizer
-from formers.decode.order import NoRuleError
-from formers.decode.prompt import Prompts, at_rest, last_logits, prepare, read
+from formers.decode.engine import Choice, EngineName, Reader, choose_engine
+from formers.decode.prompt import Prompts, at_rest, prepare
 from formers.decode.sampling import Sampling, choose, row_seeds, uniforms
-from formers.decode.straight import Straight
 from formers.decode.transcript import Generation, Stops, Transcript
 from formers.errors import FormersError
-from formers.state import select
 
 Piece = TypeVar("Piece")
 Stop = int | str | Sequence[int | str]
@@ -30,6 +27,8 @@ def generate(
     tokenizer: Tokenizer | None = None,
     start: int | None = None,
     seed: int = 0,
+    engine: EngineName = "auto",
+    dtype: str | None = None,
 ) -> list[Generation]:
     """Write behind each prompt, or, for an encoder-decoder, write what belongs to each source.
 
@@ -38,11 +37,12 @@ def generate(
 
     max_new: the most tokens that a row may get. stop: ids and strings that end a row; a tokenizer's end id always does.
     start: the id that an encoder-decoder, or an empty prompt, begins with; by default the tokenizer's start or end id.
+    engine: 'auto' decodes natively where that can be, 'native' says what is in the way where it cannot, 'torch' does not.
+    dtype: of the native engine's weights, 'fp32', 'bf16', 'int8' or 'int4'; None: the model's own.
     Raises FormersError for prompts that the model cannot read or continue.
     """
-    run = stream_batch(
-        model, prompts, max_new=max_new, sampling=sampling, stop=stop, tokenizer=tokenizer, start=start, seed=seed
-    )
+    how: dict[str, Any] = {"max_new": max_new, "sampling": sampling, "stop": stop, "start": start, "seed": seed}
+    run = stream_batch(model, prompts, **how, tokenizer=tokenizer, engine=engine, dtype=dtype)
     for _ in run:
         pass
     return run.results
@@ -58,11 +58,12 @@ def stream(
     stop: Stop = (),
     start: int | None = None,
     seed: int = 0,
+    engine: EngineName = "auto",
+    dtype: str | None = None,
 ) -> "Stream[str]":
     """The text behind one prompt in pieces, each as soon as it is certain. Arguments and errors as for `generate`."""
-    run = stream_batch(
-        model, [prompt], max_new=max_new, sampling=sampling, stop=stop, tokenizer=tokenizer, start=start, seed=seed
-    )
+    how: dict[str, Any] = {"max_new": max_new, "sampling": sampling, "stop": stop, "start": start, "seed": seed}
+    run = stream_batch(model, [prompt], **how, tokenizer=tokenizer, engine=engine, dtype=dtype)
     return Stream((piece for _, piece in run), run._transcripts)
 
 
@@ -76,15 +77,18 @@ def stream_batch(
     tokenizer: Tokenizer | None = None,
     start: int | None = None,
     seed: int = 0,
+    engine: EngineName = "auto",
+    dtype: str | None = None,
 ) -> "Stream[tuple[int, str]]":
     """(row, piece) of the text behind several prompts, as soon as it is certain. All else is as for `generate`."""
     ready = prepare(model, prompts, max_new, start, tokenizer)
     stops = Stops.of(stop, tokenizer, ready.vocab)
+    choice = choose_engine(model, engine, dtype)
     seeds = row_seeds(seed, len(prompts))
     transcripts = [
         Transcript(stops, budget, row_seed, tokenizer) for budget, row_seed in zip(ready.budgets, seeds, strict=True)
     ]
-    return Stream(_write(model, ready, sampling, seeds, transcripts), transcripts)
+    return Stream(_write(model, choice, ready, sampling, seeds, transcripts), transcripts)
 
 
 class Stream(Iterator[Piece], Generic[Piece]):
@@ -105,9 +109,15 @@ class Stream(Iterator[Piece], Generic[Piece]):
 
 
 def _write(
-    model: nn.Module, prompts: Prompts, sampling: Sampling, seeds: list[int], transcripts: list[Transcript]
+    model: nn.Module,
+    choice: Choice,
+    prompts: Prompts,
+    sampling: Sampling,
+    seeds: list[int],
+    transcripts: list[Transcript],
 ) -> Iterator[tuple[int, str]]:
-    batch = _Batch(model, prompts, sampling, seeds)
+    batch = _Batch(model, choice.reader(model, prompts), prompts, sampling, seeds)
+    del choice  # it may hold weights that have been packed by now
     live = list(range(len(transcripts)))
     while live:
         for row, token in zip(live, batch.write(), strict=True):
@@ -122,16 +132,14 @@ def _write(
 class _Batch:
     """The rows that are still being written, on the model's device."""
 
-    def __init__(self, model: nn.Module, prompts: Prompts, sampling: Sampling, seeds: list[int]) -> None:
-        self._model: Any = model
-        self._sampling = sampling
-        self._prompts: Prompts | None = prompts  # until they have been read
-        self._state: Any = None
-        self._straight: Straight | None = None
-        self._may_be_straight = True
-        self._tokens = prompts.written[:, -1:]
+    def __init__(
+        self, model: nn.Module, reader: Reader, prompts: Prompts, sampling: Sampling, seeds: list[int]
+    ) -> None:
+        self._model, self._reader, self._sampling = model, reader, sampling
+        self._tokens: Tensor | None = None  # until the prompts have been read
         steps = max(room for room, _ in prompts.budgets)
         written = prompts.written
+        self._device = written.device
         self._width, self._step = written.shape[1], 0
         self._uniforms = None if sampling.greedy else uniforms(seeds, steps, written.device)
         # Room for all that will be written, so that nothing is copied on the way.
@@ -139,28 +147,12 @@ class _Batch:
 
     def write(self) -> list[int]:
         """Read what each row was given last, and give it its next token."""
+        logits = self._reader.begin() if self._tokens is None else self._reader.read(self._tokens)
         with at_rest(self._model):
-            if self._prompts is not None:
-                logits, self._state = read(self._model, self._prompts)
-                self._prompts = None
-            else:
-                logits = self._read()
             chosen = self._choose(logits)
             self._tokens = chosen[:, None]
             tokens: list[int] = chosen.tolist()
             return tokens
-
-    def _read(self) -> Tensor:
-        """The logits (B, V) after the last tokens."""
-        if self._straight is None and self._may_be_straight and len(self._tokens) == 1:
-            self._may_be_straight = False
-            with suppress(NoRuleError):
-                self._straight, self._state = Straight(self._model, self._state), None
-        if self._straight is not None:
-            return self._straight(self._tokens)
-        reply = self._model.step(self._tokens, self._state, logits_at=slice(-1, None))
-        self._state = reply.state
-        return last_logits(reply)
 
     def _choose(self, logits: Tensor) -> Tensor:
         uniform = None if self._uniforms is None else self._uniforms[:, self._step]
@@ -173,8 +165,9 @@ class _Batch:
 
     def keep(self, places: list[int]) -> None:
         """Go on with these rows alone."""
+        rows = torch.tensor(places, dtype=torch.int64, device=self._device)
+        self._reader.keep(rows)
         with at_rest(self._model):
-            rows = torch.tensor(places, dtype=torch.int64, device=self._tokens.device)
-            self._tokens, self._state = self._tokens[rows], select(self._state, rows)
+            self._tokens = None if self._tokens is None else self._tokens[rows]
             self._uniforms = None if self._uniforms is None else self._uniforms[rows]
             self._history = None if self._history is None else self._history[rows]

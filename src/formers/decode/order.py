@@ -4,18 +4,14 @@ from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
-from formers.errors import FormersError
+from formers.errors import NoRuleError
 from formers.places import Places, keys, queries
-from formers.position.absolute import AxialLayer, LearnedLayer, SinusoidalLayer
+from formers.position.absolute import AbsoluteLayer, AxialLayer, LearnedLayer, SinusoidalLayer
 from formers.position.core import PositionLayer
 from formers.position.distance import ALiBiLayer, T5BucketsLayer
 from formers.position.rotary import RotaryLayer
-
-
-class NoRuleError(FormersError):
-    """A part that the straight line does not know; its text says which."""
 
 
 class Order(NamedTuple):
@@ -26,7 +22,7 @@ class Order(NamedTuple):
     bias: Tensor | None = None
 
 
-def added(position: nn.Module | None, places: Places, dtype: torch.dtype) -> Callable[[int], Tensor] | None:
+def added(position: AbsoluteLayer | None, places: Places, dtype: torch.dtype) -> Callable[[int], Tensor] | None:
     """What is added to the embedding at one of the places, as (1, M)."""
     if position is None:
         return None
@@ -35,7 +31,7 @@ def added(position: nn.Module | None, places: Places, dtype: torch.dtype) -> Cal
         return lambda n: weight[n : n + 1]
     if type(position) in (SinusoidalLayer, AxialLayer):
         start = places.bounds[0]
-        table = position(places, dtype)[0]
+        table = position.vectors(places, dtype)[0]
         return lambda n: table[n - start : n - start + 1]
     raise NoRuleError(f"{type(position).__name__} has no rule")
 

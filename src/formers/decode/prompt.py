@@ -85,12 +85,17 @@ def read(model: nn.Module, prompts: Prompts) -> tuple[Tensor, Any]:
     else:
         reply = _read_in_chunks(writer, prompts.tokens, prompts.mask)
     logits = last_logits(reply)
+    refuse_not_finite(logits)
+    return logits, reply.state
+
+
+def refuse_not_finite(logits: Tensor) -> None:
+    """Raise FormersError where some row of logits (B, V) has no largest number."""
     if not torch.isfinite(logits.amax(-1)).all():
         raise FormersError(
             "the model's logits are not finite, so no token can be chosen: it diverged in training, or its weights are "
             "damaged; go back to an earlier checkpoint"
         )
-    return logits, reply.state
 
 
 def last_logits(reply: Reply) -> Tensor:

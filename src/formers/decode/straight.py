@@ -16,7 +16,8 @@ from formers.attention.layer import AttentionLayer
 from formers.attention.pattern import Both, Causal, Pattern, Window
 from formers.attention.project import DenseLayer
 from formers.block import BlockLayer
-from formers.decode.order import NoRuleError, Order, added, order_of
+from formers.decode.order import Order, added, order_of
+from formers.errors import NoRuleError
 from formers.feedforward import GLULayer, MLPLayer
 from formers.head import TiedLayer, UntiedLayer
 from formers.memory import KeepAllRule, KeysValues

@@ -2,7 +2,7 @@
 
 import inspect
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from formers.errors import ConfigError
@@ -14,7 +14,8 @@ from formers.spec.core import Spec
 class Member:
     """A named model and the paper that it comes from.
 
-    cost: operations of attention as the length n grows. small: arguments that make it small enough to test.
+    cost: operations of attention as the length n grows. small: arguments that make it small enough to test. presets: by
+    name, arguments that make it one of the sizes that it is known in.
     """
 
     name: str
@@ -24,6 +25,7 @@ class Member:
     year: int
     cost: str
     small: Mapping[str, Any]
+    presets: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
 
     @property
     def arguments(self) -> dict[str, Any]:
@@ -35,24 +37,42 @@ MEMBERS: dict[str, Member] = {}
 
 
 def member(
-    title: str, *, paper: str, year: int, cost: str, small: Mapping[str, Any]
+    title: str,
+    *,
+    paper: str,
+    year: int,
+    cost: str,
+    small: Mapping[str, Any],
+    presets: Mapping[str, Mapping[str, Any]] | None = None,
 ) -> Callable[[Callable[..., Spec]], Callable[..., Spec]]:
     """Enter a function that returns a spec into the register, under its own name."""
 
     def enter(function: Callable[..., Spec]) -> Callable[..., Spec]:
         name = function.__name__
-        MEMBERS[name] = Member(name, function, title, paper, year, cost, dict(small))
+        MEMBERS[name] = Member(name, function, title, paper, year, cost, dict(small), dict(presets or {}))
         return function
 
     return enter
 
 
-def make(name: str, **arguments: Any) -> Any:
-    """The spec of a member, with some arguments chosen. Raises ConfigError on unknown names."""
+def preset_of(name: str, preset: str | None) -> Mapping[str, Any]:
+    """The arguments that a preset of a member stands for; None: none. Raises ConfigError where it has no such preset."""
+    known = MEMBERS[name].presets
+    if preset is None:
+        return {}
+    if not known:
+        raise ConfigError(f"{name} has no presets; give its arguments")
+    if preset not in known:
+        raise ConfigError(f"{name} has no preset {preset!r}: {mean(preset, known)}")
+    return known[preset]
+
+
+def make(name: str, preset: str | None = None, /, **arguments: Any) -> Any:
+    """The spec of a member, with some arguments chosen, over those of a preset. Raises ConfigError on unknown names."""
     if name not in MEMBERS:
         raise ConfigError(f"there is no member named {name!r}: {mean(name, MEMBERS)}")
     known = MEMBERS[name].arguments
     for argument in arguments:
         if argument not in known:
             raise ConfigError(f"{name} has no argument {argument!r}: {mean(argument, known)}")
-    return MEMBERS[name].make(**arguments)
+    return MEMBERS[name].make(**{**preset_of(name, preset), **arguments})

@@ -34,6 +34,7 @@ SIZES = ("batch", "heads", "rounds", "length", "dim", "value_dim")
 RULES = ("chunk", "before", "after", "wrap", "reach", "same", "once", "causal")
 TENSORS = (
     *("q", "k", "v", "out", "lse", "total", "grad", "delta", "grad_q", "grad_k", "grad_v"),
+    *("beside_k", "beside_v", "grad_beside_k", "grad_beside_v"),
     *("order", "slot", "bucket", "position", "real"),
 )
 
@@ -45,6 +46,8 @@ class Problem(ctypes.Structure):
         *((name, ctypes.c_int64) for name in SIZES + RULES),
         ("self_bias", ctypes.c_float),
         ("scale", ctypes.c_float),
+        ("rate", ctypes.c_double),
+        ("seed", ctypes.c_int64),
         *((name, Array) for name in TENSORS),
     )
 

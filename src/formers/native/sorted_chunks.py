@@ -19,7 +19,8 @@ class Rules(NamedTuple):
     wrap: the chunk before the first of a round is the last of the round before, and the one after the last is the first
     of the next, cyclically. reach: only pairs less than so many slots apart, 0: any. same: only pairs of one bucket.
     once: a pair that met in an earlier round does not meet again; not together with wrap. causal: no key whose position
-    is behind the query's. self_bias: added where positions are equal. scale: of the scores.
+    is behind the query's. self_bias: added where positions are equal. scale: of the scores. rate: the share of weights
+    that are dropped, by a hash of `seed` (0 to below 2^31), of the head and of the two tokens; not together with `beside`.
     """
 
     chunk: int
@@ -32,6 +33,8 @@ class Rules(NamedTuple):
     causal: bool
     self_bias: float
     scale: float
+    rate: float = 0.0
+    seed: int = 0
 
 
 def refuses(q: Tensor, k: Tensor, v: Tensor, rules: Rules) -> str | None:
@@ -59,6 +62,7 @@ def forward(
     real: Tensor | None,
     rules: Rules,
     *,
+    beside: tuple[Tensor, Tensor] | None = None,
     threads: int | None = None,
     kernel: str | None = None,
 ) -> tuple[Tensor, Tensor]:
@@ -66,11 +70,12 @@ def forward(
 
     One softmax runs over all pairs of a query in all rounds. q, k (B, H, L, D); v (B, H, L, E). Integers below 2^30:
     order, slot and bucket (1 or B, 1 or H, R, L) say the token in a slot, the slot of a token and its bucket;
-    pos (1 or B, L). real: (1 or B, L), False at keys that nobody meets. threads: PyTorch's number if None.
-    kernel: 'avx512', 'avx2' or 'plain'; the fastest if None.
+    pos (1 or B, L). real: (1 or B, L), False at keys that nobody meets. beside: more keys and values, shaped as k and v:
+    every chunk but the first also meets those at its own tokens; with one round, and neither reach nor same.
+    threads: PyTorch's number if None. kernel: 'avx512', 'avx2' or 'plain'; the fastest if None.
     """
     out, lse = torch.empty_like(_rows(v)), q.new_empty(q.shape[:3])
-    tensors = _inputs(q, k, v, order, slot, bucket, pos, real)
+    tensors = _inputs(q, k, v, order, slot, bucket, pos, real) | _beside(beside)
     _run("formers_forward", rules, threads, kernel, tensors | {"out": out, "lse": lse, "total": torch.empty_like(lse)})
     return out, lse
 
@@ -89,11 +94,13 @@ def backward(
     real: Tensor | None,
     rules: Rules,
     *,
+    beside: tuple[Tensor, Tensor] | None = None,
     threads: int | None = None,
     kernel: str | None = None,
-) -> tuple[Tensor, Tensor, Tensor]:
-    """The gradients by q, k and v, for one by `out` and what `forward` returned for the same arguments."""
-    grads = tuple(torch.zeros_like(_rows(t)) for t in (q, k, v))
+) -> tuple[Tensor, ...]:
+    """The gradients by q, k and v, and by what is beside, for one by `out` and what `forward` returned for the same."""
+    grads = tuple(torch.empty_like(_rows(t)) for t in (q, k, v))
+    grads_beside = tuple(_zero_first(torch.empty_like(_rows(t)), rules.chunk) for t in beside or ())
     results: dict[str, Tensor | None] = {
         "grad_q": grads[0],
         "grad_k": grads[1],
@@ -101,9 +108,9 @@ def backward(
         "delta": torch.empty_like(lse),
     }
     given: dict[str, Tensor | None] = {"grad": _rows(grad), "out": _rows(out), "lse": lse.contiguous()}
-    tensors = _inputs(q, k, v, order, slot, bucket, pos, real)
+    tensors = _inputs(q, k, v, order, slot, bucket, pos, real) | _beside(beside) | _beside(grads_beside, "grad_")
     _run("formers_backward", rules, threads, kernel, tensors | given | results)
-    return grads[0], grads[1], grads[2]
+    return *grads, *grads_beside
 
 
 def _inputs(
@@ -127,6 +134,16 @@ def _inputs(
     return tokens
 
 
+def _beside(pair: tuple[Tensor, ...] | None, kind: str = "") -> dict[str, Tensor | None]:
+    return {f"{kind}beside_{name}": _rows(t) for name, t in zip("kv", pair or (), strict=False)}
+
+
+def _zero_first(grad: Tensor, chunk: int) -> Tensor:
+    """With 0 for what stands beside the first chunk, which nobody meets."""
+    grad[:, :, :chunk] = 0
+    return grad
+
+
 def _rows(t: Tensor) -> Tensor:
     return t if t.stride(-1) == 1 else t.contiguous()
 
@@ -139,7 +156,7 @@ def _run(
         raise TypeError("q, v and order are needed")
     batch, heads, length, dim = q.shape
     problem = Problem(batch, heads, order.shape[2], length, dim, v.shape[-1])
-    for name in (*RULES, "self_bias", "scale"):
+    for name in (*RULES, "self_bias", "scale", "rate", "seed"):
         setattr(problem, name, getattr(rules, name))
     for name, t in tensors.items():
         if t is not None:

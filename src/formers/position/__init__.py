@@ -5,9 +5,13 @@ from formers.position.absolute import AbsolutePosition, Axial, Learned, Sinusoid
 from formers.position.core import NoPosition, Position, PositionLayer
 from formers.position.distance import ALiBi, T5Buckets
 from formers.position.distance_aware import DistanceAware
+from formers.position.fixed_base import FixedBase
+from formers.position.infinite import Infinite
 from formers.position.rotary import Rotary
 from formers.position.self_last import SelfLast
 from formers.position.shaw import Shaw
+from formers.position.tables import LearnedLowRank, LearnedSinusoidal
+from formers.position.time_bin import TimeBin
 from formers.position.transformer_xl import TransformerXL
 
 __all__ = [
@@ -15,7 +19,11 @@ __all__ = [
     "AbsolutePosition",
     "Axial",
     "DistanceAware",
+    "FixedBase",
+    "Infinite",
     "Learned",
+    "LearnedLowRank",
+    "LearnedSinusoidal",
     "NoPosition",
     "Position",
     "PositionLayer",
@@ -24,6 +32,7 @@ __all__ = [
     "Shaw",
     "Sinusoidal",
     "T5Buckets",
+    "TimeBin",
     "TransformerXL",
     "sinusoid",
 ]

@@ -1,4 +1,4 @@
-"""Absolute positions, added to the embedding."""
+"""Absolute positions, which enter at the embedding."""
 
 import math
 from collections.abc import Iterator
@@ -7,22 +7,41 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
+from formers.call import Call
 from formers.errors import FormersError
 from formers.places import Places
 from formers.spec.core import Site, Spec
 
 
 class AbsolutePosition(Spec):
-    """A vector for each position, added once at the bottom of the model."""
+    """A vector for each position, which joins the token's once, at the bottom of the model."""
 
     @property
     def max_length(self) -> int | None:
         """How many positions there are; None: any number."""
         return None
 
-    def build(self, site: Site) -> nn.Module:
-        """A module from places to (1 or B, T, M)."""
+    def build(self, site: Site) -> "AbsoluteLayer":
         raise NotImplementedError
+
+
+class AbsoluteLayer(nn.Module):
+    """Built of a position: (token vectors x (B, T, M), call) -> x with the order of its tokens in it."""
+
+    def vectors(self, places: Places, dtype: torch.dtype) -> Tensor:
+        """What stands at the places outside training, (1 or B, T, M)."""
+        raise NotImplementedError
+
+    def forward(self, x: Tensor, call: Call) -> Tensor:
+        return x + self.vectors(self.placed(x, call), x.dtype)
+
+    def placed(self, x: Tensor, call: Call) -> Places:
+        """Where the tokens are taken to stand: training may begin somewhere else, by the seed of the call."""
+        return call.at
+
+    def read_by_row(self) -> list[Tensor]:
+        """The tables among the parameters: of each a token reads one row."""
+        return [inner.weight for inner in self.modules() if isinstance(inner, nn.Embedding)]
 
 
 def sinusoid(pos: Tensor, dim: int, layout: str, dtype: torch.dtype) -> Tensor:
@@ -47,16 +66,16 @@ class Sinusoidal(AbsolutePosition):
         if site.dim % 2:
             yield f"sines and cosines come in pairs, but dim is {site.dim}", f"dim={site.dim + 1}"
 
-    def build(self, site: Site) -> nn.Module:
+    def build(self, site: Site) -> AbsoluteLayer:
         return SinusoidalLayer(self, site.dim)
 
 
-class SinusoidalLayer(nn.Module):
+class SinusoidalLayer(AbsoluteLayer):
     def __init__(self, spec: Sinusoidal, dim: int) -> None:
         super().__init__()
         self.spec, self.dim = spec, dim
 
-    def forward(self, places: Places, dtype: torch.dtype) -> Tensor:
+    def vectors(self, places: Places, dtype: torch.dtype) -> Tensor:
         return sinusoid(places.pos, self.dim, self.spec.layout, dtype)
 
 
@@ -73,16 +92,16 @@ class Learned(AbsolutePosition):
     def max_length(self) -> int:
         return self.length
 
-    def build(self, site: Site) -> nn.Module:
+    def build(self, site: Site) -> AbsoluteLayer:
         return LearnedLayer(self, site.dim)
 
 
-class LearnedLayer(nn.Module):
+class LearnedLayer(AbsoluteLayer):
     def __init__(self, spec: Learned, dim: int) -> None:
         super().__init__()
         self.table = nn.Embedding(spec.length, dim)
 
-    def forward(self, places: Places, dtype: torch.dtype) -> Tensor:
+    def vectors(self, places: Places, dtype: torch.dtype) -> Tensor:
         refuse_past_end(places, self.table.num_embeddings)
         if places.start is not None:
             return self.table.weight[None, places.start : places.start + places.length].to(dtype)
@@ -115,17 +134,17 @@ class Axial(AbsolutePosition):
     def max_length(self) -> int:
         return math.prod(self.shape)
 
-    def build(self, site: Site) -> nn.Module:
+    def build(self, site: Site) -> AbsoluteLayer:
         return AxialLayer(self)
 
 
-class AxialLayer(nn.Module):
+class AxialLayer(AbsoluteLayer):
     def __init__(self, spec: Axial) -> None:
         super().__init__()
         self.spec = spec
         self.tables = nn.ModuleList(nn.Embedding(n, d) for n, d in zip(spec.shape, spec.dims, strict=True))
 
-    def forward(self, places: Places, dtype: torch.dtype) -> Tensor:
+    def vectors(self, places: Places, dtype: torch.dtype) -> Tensor:
         refuse_past_end(places, self.spec.max_length)
         rest, parts = places.pos.clamp(max=self.spec.max_length - 1), []
         for table, length in zip(reversed(self.tables), reversed(self.spec.shape), strict=True):

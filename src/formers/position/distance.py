@@ -83,9 +83,9 @@ class T5BucketsLayer(PositionLayer):
         self.table = nn.Embedding(spec.buckets, heads)
 
     def bias(self, q: Spots, k: Spots, head: Tensor) -> Tensor:
-        return self.table.weight[self._bucket(q.pos - k.pos), head]
+        return self.table.weight[self.bucket(q.pos - k.pos), head]
 
-    def _bucket(self, distance: Tensor) -> Tensor:
+    def bucket(self, distance: Tensor) -> Tensor:
         """distance: how far back the key stands; negative ahead."""
         if self.causal:
             return self._one_sided(distance.clamp(min=0), self.spec.buckets)

@@ -12,6 +12,8 @@ from typing import Any, NamedTuple
 import torch
 from torch import nn
 
+import formers.report.sparse_price  # noqa: F401 - registers prices
+from formers.after_encoder import AfterEncoder
 from formers.attention import Attention
 from formers.block import Block
 from formers.errors import FormersError
@@ -20,9 +22,15 @@ from formers.model import EncoderDecoder
 from formers.parallel import Parallel
 from formers.report.price import Price, price_of
 from formers.reversible import Reversible
+from formers.sparse import BlockFF, SparseFF, SwitchFF
 from formers.spec.core import Site, Spec
 
-HELD: dict[type[Spec], str] = {Block: "sublayers", Reversible: "blocks", Parallel: "layers"}  # parts that hold others
+HELD: dict[type[Spec], str] = {  # parts that hold others
+    Block: "sublayers",
+    Reversible: "blocks",
+    Parallel: "layers",
+    AfterEncoder: "blocks",
+}
 
 
 class Part(NamedTuple):
@@ -84,6 +92,7 @@ class _Piece(NamedTuple):
     module: Any
     site: Site
     rebuilt: bool = False  # it stands in a Reversible
+    behind: bool = False  # it runs over the source, and then over the target
     decodes: bool = True
 
     def of(self, side: str, *, decodes: bool) -> "_Piece":
@@ -95,13 +104,17 @@ class _Piece(NamedTuple):
         return f"{self.side} {type(self.spec).__name__}".strip()
 
     def price(self, length: int) -> Price:
-        price = price_of(self.spec, self.module, self.site, length)
+        price = price_of(self.spec, self.module, self.site, 2 * length if self.behind else length)
+        if self.behind:
+            price = replace(
+                price, operations=2 * price.operations
+            )  # of a target token, and the source token it comes with
         return price if self.decodes else Price(price.parameters, price.operations)
 
     def again(self, length: int) -> bool:
         """Whether training runs it once more, as a whole or piece by piece."""
-        if isinstance(self.spec, FeedForward) and self.spec.chunk is not None and self.spec.chunk < length:
-            return True
+        if isinstance(self.spec, (FeedForward, SparseFF, BlockFF, SwitchFF)) and self.spec.chunk is not None:
+            return self.rebuilt or self.spec.chunk < (2 * length if self.behind else length)
         return self.rebuilt or (isinstance(self.spec, Attention) and self.spec.heads_at_once is not None)
 
 
@@ -127,7 +140,9 @@ def _within(whole: _Piece) -> Iterator[_Piece]:
         yield whole
         return
     inner = whole._replace(
-        site=whole.spec.inside(whole.site), rebuilt=whole.rebuilt or isinstance(whole.spec, Reversible)
+        site=whole.spec.inside(whole.site),
+        rebuilt=whole.rebuilt or isinstance(whole.spec, Reversible),
+        behind=whole.behind or isinstance(whole.spec, AfterEncoder),
     )
     held = zip(getattr(whole.spec, name), getattr(whole.module, name), strict=True)
     for i, (part, module) in enumerate(held):
@@ -135,6 +150,8 @@ def _within(whole: _Piece) -> Iterator[_Piece]:
     if isinstance(whole.spec, Block):
         path, rule = f"{whole.path}.residual", whole.spec.residual
         yield inner._replace(path=path, spec=rule, module=whole.module.residual)
+    if isinstance(whole.spec, Parallel) and whole.spec.norm is not None:
+        yield inner._replace(path=f"{whole.path}.norm", spec=whole.spec.norm, module=whole.module.norms)
 
 
 def _together(pieces: list[_Piece], length: int) -> Iterator[Part]:

@@ -13,8 +13,10 @@ from formers.head import MaskedLM, Pooler, Tied
 from formers.model import parameter_count
 from formers.position import Position, Shaw, TransformerXL
 from formers.report.choosing import Asked, Choosing, choosing_of
+from formers.report.products import by_matrices
 from formers.report.quantity import NUMBER
 from formers.report.square import keys_seen
+from formers.report.tail import tail
 from formers.spec.core import Site, Spec
 
 
@@ -49,7 +51,7 @@ def price_of(part: Spec, module: Any, site: Site, length: int) -> Price:
 
     Where nothing else is registered: every matrix meets every token, every parameter is read, nothing is kept.
     """
-    parameters, products = parameter_count(module), _products(module)
+    parameters, products = parameter_count(module), by_matrices(module)
     return Price(parameters, products, products, NUMBER * parameters)
 
 
@@ -58,7 +60,7 @@ def _attention(part: Attention, module: Any, site: Site, length: int) -> Price:
     inner = part.inside(site)
     choice = _choice(part, module, site, length)
     pair = 4 * inner.heads * inner.head_dim  # its score, and its share of the output
-    products = _products(module.projection)
+    products = by_matrices(module.projection)
     by_place, by_last_place = place_operations(part.position, inner, length)
     token = NUMBER * 2 * (part.kv_heads or part.heads) * inner.head_dim
     parameters = parameter_count(module)
@@ -68,7 +70,7 @@ def _attention(part: Attention, module: Any, site: Site, length: int) -> Price:
         products + pair * choice.last_pairs + choice.last + by_last_place,
         NUMBER * parameters + choice.weights,
         token + choice.token,
-        token * _kept(part.pattern_at(site), length) + choice.state,
+        token * _kept(part.pattern_at(site), length) + choice.state + NUMBER * tail(part.projection, inner),
     )
 
 
@@ -94,7 +96,7 @@ def _sinkhorn(part: SinkhornAttention, module: Any, site: Site, length: int) -> 
     sorting = 2 * blocks * score + 2 * width * blocks**2 + 4 * width * block * mixed * blocks
     met_of_all = met * block * (blocks * block if part.cut is None else length)
     last_sorting = (1 + blocks) * score + mix * blocks if (length - 1) % block == 0 else 0
-    products, parameters = _products(module.projection), parameter_count(module)
+    products, parameters = by_matrices(module.projection), parameter_count(module)
     token, of_block = NUMBER * 2 * width, NUMBER * (inner.dim + inner.heads * part.iterations)
     return Price(
         parameters,
@@ -112,24 +114,26 @@ def _cross_attention(part: CrossAttention, module: Any, site: Site, length: int)
     inner = part.inside(site)
     pairs = 4 * inner.heads * inner.head_dim * length
     made_once = nn.ModuleList([module.projection.k_proj, module.projection.v_proj])
-    products, parameters = _products(module), parameter_count(module)
+    products, parameters = by_matrices(module), parameter_count(module)
     return Price(
         parameters,
         products + pairs,
-        products - _products(made_once) + pairs,
+        products - by_matrices(made_once) + pairs,
         NUMBER * (parameters - parameter_count(made_once)),
         0,
-        NUMBER * 2 * (part.kv_heads or part.heads) * inner.head_dim * length,
+        NUMBER * (2 * (part.kv_heads or part.heads) * inner.head_dim * length + tail(part.projection, inner)),
     )
 
 
 @price_of.register
-def _embedding(part: Embedding, module: nn.Module, site: Site, length: int) -> Price:
-    """A token reads one row of each table."""
-    tables = [inner.weight for inner in module.modules() if isinstance(inner, nn.Embedding)]
+def _embedding(part: Embedding, module: Any, site: Site, length: int) -> Price:
+    """A token reads one row of each table; a position may have a matrix behind its own."""
+    tables = [inner.weight for inner in (module.tokens, module.segments) if inner is not None]
+    tables += module.position.read_by_row() if module.position is not None else []
     parameters = parameter_count(module)
     read = parameters - sum(table.numel() for table in tables) + sum(table.shape[1] for table in tables)
-    return Price(parameters, 0, 0, NUMBER * read)
+    products = by_matrices(module)
+    return Price(parameters, products, products, NUMBER * read)
 
 
 @price_of.register(Tied)
@@ -137,14 +141,14 @@ def _embedding(part: Embedding, module: nn.Module, site: Site, length: int) -> P
 def _tied(part: Spec, module: nn.Module, site: Site, length: int) -> Price:
     """The embedding's table is a matrix here."""
     parameters, table = parameter_count(module), site.vocab * site.dim
-    products = _products(module) + 2 * table
+    products = by_matrices(module) + 2 * table
     return Price(parameters, products, products, NUMBER * (parameters + table))
 
 
 @price_of.register
 def _pooler(part: Pooler, module: nn.Module, site: Site, length: int) -> Price:
     """It looks at the first token only."""
-    return Price(parameter_count(module), _products(module) / length)
+    return Price(parameter_count(module), by_matrices(module) / length)
 
 
 @singledispatch
@@ -166,11 +170,6 @@ def _transformer_xl(position: TransformerXL, inner: Site, length: int) -> tuple[
     distances = length if inner.causal else 2 * length - 1
     project, meet = 2 * inner.dim * width * distances, 2 * width * distances
     return project / length + meet, project + meet
-
-
-def _products(module: nn.Module) -> int:
-    """Operations of a module's matrices for one token."""
-    return sum(2 * inner.weight.numel() for inner in module.modules() if isinstance(inner, nn.Linear))
 
 
 def _kept(pattern: Pattern, length: int) -> int:

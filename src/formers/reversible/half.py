@@ -62,10 +62,10 @@ class Streams(NamedTuple):
 
 
 class Half:
-    """to += dropout(layer(norm(seen)))."""
+    """to += dropout(layer(norm(seen))); swaps: whether the streams change places behind it."""
 
-    def __init__(self, norm: nn.Module, layer: nn.Module, rate: float) -> None:
-        self._norm, self._layer, self._rate = norm, layer, rate
+    def __init__(self, norm: nn.Module, layer: nn.Module, rate: float, swaps: bool = True) -> None:
+        self._norm, self._layer, self._rate, self.swaps = norm, layer, rate, swaps
 
     @property
     def draws(self) -> bool:

@@ -16,8 +16,11 @@ from formers.reversible.half import Given, Gradients, Half, Streams, Wanted
 class Pass:
     """One pass through the halves, and what must be known to go through them again: little, and nothing per token."""
 
-    def __init__(self, halves: list[Half], call: Call, pasts: Sequence[Any], choices: Sequence[Any]) -> None:
-        self._halves, self._call = halves, call
+    def __init__(
+        self, halves: list[Half], call: Call, pasts: Sequence[Any], choices: Sequence[Any], *, given_both: bool = False
+    ) -> None:
+        """given_both: x will be two streams side by side, and not one that both begin as."""
+        self._halves, self._call, self._given_both = halves, call, given_both
         self._pasts, self._choices = pasts, list(choices)
         self._outs: list[Out] = []
         self._names: list[list[str]] = []
@@ -42,10 +45,11 @@ class Pass:
         return outs
 
     def forth(self, x: Tensor, hidden: Tensor | None) -> tuple[Tensor, ...]:
-        """The two streams that x becomes, and the named losses of all halves."""
+        """The two streams that x becomes, or that it is, after all halves, and their named losses."""
         self._autocast, self._device, self._dtype = Autocast(x.device), x.device, x.dtype
         exact = torch.promote_types(x.dtype, torch.float32)
-        x1, x2 = (x.to(exact, copy=True, memory_format=torch.contiguous_format) for _ in range(2))
+        both = x.chunk(2, -1) if self._given_both else (x, x)
+        x1, x2 = (stream.to(exact, copy=True, memory_format=torch.contiguous_format) for stream in both)
         with self._autocast.again():
             for i, half in enumerate(self._halves):
                 self._drawn.append(drawn(x.device) if half.draws else None)
@@ -53,7 +57,8 @@ class Pass:
                 self._choices[i] = out.choices
                 self._names.append(list(out.losses))
                 self._outs.append(out)
-                x1, x2 = x2, x1
+                if half.swaps:
+                    x1, x2 = x2, x1
         return x1, x2, *(loss for out in self._outs for loss in out.losses.values())
 
     def back(
@@ -65,14 +70,16 @@ class Pass:
         found = Gradients()
         with undisturbed(self._device), self._autocast.again():
             for i in reversed(range(len(self._halves))):
-                x1, x2, g1, g2 = x2, x1, g2, g1
+                if self._halves[i].swaps:
+                    x1, x2, g1, g2 = x2, x1, g2, g1
                 mine = [left.pop() for _ in self._names[i]][::-1]
                 then = self._drawn[i]
                 if then is not None:
                     draw_again(self._device, then)
                 wanted = Wanted(dict(zip(self._names[i], mine, strict=True)), others, found)
                 self._halves[i].take(Streams(x1, x2), Streams(g1, g2), self._given(i, hidden), wanted)
-        return g1.add_(g2).to(self._dtype), found
+        gradient = torch.cat([g1, g2], -1) if self._given_both else g1.add_(g2)
+        return gradient.to(self._dtype), found
 
     def _given(self, i: int, hidden: Tensor | None) -> Given:
         call = self._call

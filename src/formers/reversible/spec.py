@@ -13,7 +13,7 @@ from formers.call import Call, Layer, Out
 from formers.residual import PreNorm
 from formers.reversible.half import Half
 from formers.reversible.rebuild import Merge, Pass, Rebuilt
-from formers.spec.core import Site, Spec, fields_of
+from formers.spec.core import Site, parts_within
 
 
 class Reversible(Layer):
@@ -26,13 +26,18 @@ class Reversible(Layer):
     more. The streams are kept in fp32 or better.
 
     merge: "concatenate" puts the streams side by side, (B, T, 2M), as in Reformer's language model: nothing but the
-    model's last norm and an untied head can read that. "mean" gives (B, T, M), as in its encoder-decoder.
+    model's last norm and an untied head can read that, and another Reversible that is given both streams. "mean" gives
+    (B, T, M), as in its encoder-decoder. streams: "given" says that x (B, T, 2M) is both of them, side by side.
+    last_swap: False leaves the streams in their places behind the last sublayer of each block, as those encoder blocks of
+    Terraformer, arXiv:2111.12763, do that have one swap.
 
     States, given or returned, carry no gradient; nor do records. Layers inside cannot ask for logits (`call.read`).
     """
 
     blocks: tuple[Layer, ...]
     merge: Literal["concatenate", "mean"] = "concatenate"
+    streams: Literal["copied", "given"] = "copied"
+    last_swap: bool = True
 
     def problems(self, site: Site) -> Iterator[tuple[str, str]]:
         if not self.blocks:
@@ -48,6 +53,9 @@ class Reversible(Layer):
             elif type(block.residual) is not PreNorm:
                 what = f"a block joined by {type(block.residual).__name__} cannot be inverted"
                 yield what, f"residual=PreNorm(norm={block.residual.norm!r}, dropout={block.residual.dropout!r})"
+
+    def in_dim(self, dim: int) -> int:
+        return 2 * dim if self.streams == "given" else dim
 
     def out_dim(self, dim: int) -> int:
         return 2 * dim if self.merge == "concatenate" else dim
@@ -65,10 +73,12 @@ class ReversibleLayer(nn.Module):
         self.blocks = nn.ModuleList(block.build(site.part(i)) for i, block in enumerate(spec.blocks))
 
     def forward(self, x: Tensor, call: Call, state: Any = None, choices: Any = None) -> Out:
-        halves = [halves_of(block) for block in self.blocks]
+        halves = [halves_of(block, last_swap=self.spec.last_swap) for block in self.blocks]
         counts = [len(of_block) for of_block in halves]
         every = [half for of_block in halves for half in of_block]
-        run = Pass(every, replace(call, read=unread), flat(state, counts), flat(choices, counts))
+        given_both = self.spec.streams == "given"
+        pasts, chosen = flat(state, counts), flat(choices, counts)
+        run = Pass(every, replace(call, read=unread), pasts, chosen, given_both=given_both)
         y = run_through(run, self.spec.merge, x, list(self.parameters()))
         outs = iter(run.handed_out())
         return collect(y, [collect(y, list(islice(outs, count)), call) for count in counts], call)
@@ -90,24 +100,14 @@ def flat(nested: Any, counts: list[int]) -> list[Any]:
     return [item for block, count in blocks for item in block or (None,) * count]
 
 
-def halves_of(block: Any) -> list[Half]:
+def halves_of(block: Any, *, last_swap: bool) -> list[Half]:
     """The sublayers of a built block, each with the norm before it and the dropout behind it."""
-    rule = block.residual
+    rule, last = block.residual, len(block.sublayers) - 1
     rate = rule.rate if rule.training else 0.0
-    return [Half(norm, layer, rate) for norm, layer in zip(rule.norms, block.sublayers, strict=True)]
+    parts = zip(rule.norms, block.sublayers, strict=True)
+    return [Half(norm, layer, rate, i < last or last_swap) for i, (norm, layer) in enumerate(parts)]
 
 
 def unread(hidden: Tensor) -> Tensor:
     """Instead of logits: the head's parameters would get no gradient from what is recomputed."""
     raise ValueError("a layer inside a Reversible asks for logits, which are not to be had there; put it outside")
-
-
-def parts_within(value: Any) -> Iterator[Spec]:
-    """A spec and all specs within it."""
-    if isinstance(value, Spec):
-        yield value
-        for _, item in fields_of(value):
-            yield from parts_within(item)
-    elif isinstance(value, tuple):
-        for item in value:
-            yield from parts_within(item)

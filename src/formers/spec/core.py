@@ -87,6 +87,17 @@ class Spec:
         return f"{type(self).__name__}({', '.join(shown)})"
 
 
+def parts_within(value: Any) -> Iterator[Spec]:
+    """A spec and all specs within it."""
+    if isinstance(value, Spec):
+        yield value
+        for _, item in fields_of(value):
+            yield from parts_within(item)
+    elif isinstance(value, tuple):
+        for item in value:
+            yield from parts_within(item)
+
+
 def fields_of(spec: Spec) -> Iterator[tuple[str, Any]]:
     """The names and values of a spec's fields, in order."""
     for field in dataclasses.fields(spec):  # type: ignore[arg-type]

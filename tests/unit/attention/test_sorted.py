@@ -81,11 +81,12 @@ def test_pieces_of_any_size_come_to_the_same(monkeypatch: pytest.MonkeyPatch) ->
     )
 
 
-def test_is_an_operator_that_torch_knows_all_about() -> None:
+@pytest.mark.parametrize("rate", [0.0, 0.3])
+def test_is_an_operator_that_torch_knows_all_about(rate: float) -> None:
     (q, k, v), plan, real = setting(9, 2, Rules(4), padded=True)
-    tensors = plan.order, plan.slot, plan.bucket, torch.arange(9)[None], real
+    tensors = plan.order, plan.slot, plan.bucket, torch.arange(9)[None], real, torch.tensor(7) if rate else None
     torch.library.opcheck(
-        torch.ops.formers.sorted_attention.default, (q, k, v, *tensors, [4, 1, 0, 0, 0, 0, 1], True, -1e5, 1.0)
+        torch.ops.formers.sorted_attention.default, (q, k, v, *tensors, [4, 1, 0, 0, 0, 0, 1], True, -1e5, 1.0, rate)
     )
 
 

@@ -49,7 +49,7 @@ def test_the_vanilla_transformer_is_pytorchs_without_its_last_norms() -> None:
 
     def embed(tokens: torch.Tensor) -> torch.Tensor:
         layer = ours.source.embedding
-        return layer.tokens(tokens) * 32**0.5 + layer.position(Places.run(0, tokens.shape[1]), torch.float64)
+        return layer.tokens(tokens) * 32**0.5 + layer.position.vectors(Places.run(0, tokens.shape[1]), torch.float64)
 
     later = torch.ones(7, 7, dtype=torch.bool).triu(1)
     hidden = theirs(

@@ -135,22 +135,22 @@ def test_t5_buckets_are_those_of_published_code(causal: bool) -> None:
     layer = T5Buckets(32, 128).build(Site(dim=M, causal=causal, heads=H, head_dim=D))
     distance = torch.arange(-300, 301)
     theirs = t5._relative_position_bucket(-distance, bidirectional=not causal, num_buckets=32, max_distance=128)
-    torch.testing.assert_close(layer._bucket(distance), theirs)
+    torch.testing.assert_close(layer.bucket(distance), theirs)
 
 
 def test_sinusoids_follow_the_formula_and_turn_with_the_position() -> None:
-    table = Sinusoidal().build(Site(dim=M))(Places.run(0, 50), torch.float64)[0]
+    table = Sinusoidal().build(Site(dim=M)).vectors(Places.run(0, 50), torch.float64)[0]
     for p in (0, 1, 49):
         for i in range(M // 2):
             angle = p / 10_000 ** (2 * i / M)
             assert table[p, 2 * i].item() == pytest.approx(math.sin(angle), abs=1e-12)
             assert table[p, 2 * i + 1].item() == pytest.approx(math.cos(angle), abs=1e-12)
-    halves = Sinusoidal("halves").build(Site(dim=M))(Places.run(0, 50), torch.float64)[0]
+    halves = Sinusoidal("halves").build(Site(dim=M)).vectors(Places.run(0, 50), torch.float64)[0]
     torch.testing.assert_close(halves, torch.cat([table[:, 0::2], table[:, 1::2]], -1))
 
 
 def test_axial_rows_are_their_digits() -> None:
     layer = Axial((3, 4), (10, 14)).build(Site(dim=M))
-    table = layer(Places.run(0, 12), torch.float32)[0]
+    table = layer.vectors(Places.run(0, 12), torch.float32)[0]
     for p in range(12):
         torch.testing.assert_close(table[p], torch.cat([layer.tables[0].weight[p // 4], layer.tables[1].weight[p % 4]]))

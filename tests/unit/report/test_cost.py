@@ -84,9 +84,19 @@ def test_an_encoder_does_what_is_told_and_keeps_nothing() -> None:
     assert (told.total.last, told.total.weights, told.total.state) == (0, 0, 0)
 
 
-@pytest.mark.parametrize("name", ["transformer", "reformer_translation"])
+WHOLE_UNITS = {"sparse": ("qkv", "cross", "loss")}  # of many tokens, the chosen units alone are no matrix products
+PAIRED: dict[str, dict[str, Any]] = {
+    "transformer": {},
+    "reformer_translation": {},
+    "scaling_transformer_translation": WHOLE_UNITS,
+    "terraformer": WHOLE_UNITS,
+}
+
+
+@pytest.mark.parametrize("name", PAIRED)
 def test_both_sides_of_an_encoder_decoder_do_and_keep_what_is_told(name: str) -> None:
-    spec, model = small(name), built(small(name))
+    spec = make(name, **{**MEMBERS[name].small, **PAIRED[name]})
+    model = built(spec)
     told = cost(spec, LENGTH)
     source = sum(part.price.operations for part in told.parts if part.name.startswith("source "))
     assert counted(lambda: model.source(tokens(LENGTH))) == source * LENGTH

@@ -47,7 +47,7 @@ def test_a_model_within_a_model_is_a_branch() -> None:
 
 def test_blocks_within_a_reversible_stack_are_told_as_others() -> None:
     text = shown(make("reformer", depth=4))
-    assert "blocks[0] = Reversible(merge='concatenate')" in text
+    assert "blocks[0] = Reversible(merge='concatenate', streams='copied', last_swap=True)" in text
     assert "blocks[0..1] = Block x 2" in text and "blocks[2] = Block\n" in text
     assert "select=LSH(chunk=256, buckets=512)" in text
 

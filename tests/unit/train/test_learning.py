@@ -25,6 +25,7 @@ from formers import (
     Window,
     stack,
 )
+from formers.attention.centroids import SLIVER
 from formers.attention.routing import Routing
 from formers.parallel import Parallel
 from formers.reversible import Reversible
@@ -70,7 +71,9 @@ def test_an_update_moves_the_centroids_by_all_that_it_saw_once(spec, accumulatio
     found = learners(model)
     assert len(found) == 2
     for learner in found:
-        torch.testing.assert_close(learner.counts.sum(-1), torch.full((2,), 0.9 * 4 + 0.1 * batch.batch * batch.length))
+        torch.testing.assert_close(
+            learner.counts.sum(-1), torch.full((2,), 0.9 * 4 * SLIVER + 0.1 * batch.batch * batch.length)
+        )
 
 
 def test_pieces_of_a_batch_teach_what_the_whole_does(task):
@@ -117,7 +120,7 @@ def test_both_sides_of_an_encoder_decoder_learn():
     assert len(before) == 2 and len({learner.lesson for learner in learners(model)}) == 2
     for learner, old, tokens in zip(learners(model), before, (40, 24), strict=True):
         assert not torch.equal(learner.centroids, old)
-        torch.testing.assert_close(learner.counts.sum(-1), torch.full((2,), 0.9 * 4 + 0.1 * tokens))
+        torch.testing.assert_close(learner.counts.sum(-1), torch.full((2,), 0.9 * 4 * SLIVER + 0.1 * tokens))
 
 
 def test_processes_learn_from_what_all_of_them_saw(monkeypatch):
@@ -129,7 +132,7 @@ def test_processes_learn_from_what_all_of_them_saw(monkeypatch):
     lessons.note(out.records)
     lessons.teach()
     for learner in learners(model):
-        torch.testing.assert_close(learner.counts.sum(-1), torch.full((2,), 0.9 * 4 + 0.1 * 3 * 40))
+        torch.testing.assert_close(learner.counts.sum(-1), torch.full((2,), 0.9 * 4 * SLIVER + 0.1 * 3 * 40))
 
 
 def test_a_layer_that_is_run_several_times_learns_from_all_of_them_and_once():
@@ -140,4 +143,4 @@ def test_a_layer_that_is_run_several_times_learns_from_all_of_them_and_once():
     lessons.teach()
     lessons.teach()
     for learner in learners(model):
-        torch.testing.assert_close(learner.counts.sum(-1), torch.full((2,), 0.9 * 4 + 0.1 * 2 * 40))
+        torch.testing.assert_close(learner.counts.sum(-1), torch.full((2,), 0.9 * 4 * SLIVER + 0.1 * 2 * 40))

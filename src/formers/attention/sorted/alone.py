@@ -10,6 +10,7 @@ from dataclasses import replace
 from torch import Tensor
 
 from formers.attention.sorted.charge import BAR, BARRED
+from formers.attention.sorted.drop import Drop
 from formers.attention.sorted.lane import Meeting
 
 HEAVY = -1e4  # e to the power of this is nothing beside any other weight
@@ -20,13 +21,22 @@ def bar_self(meeting: Meeting) -> Meeting:
     return replace(meeting, self_bias=BAR) if meeting.self_bias <= HEAVY else meeting
 
 
-def fall_back(out: Tensor, lse: Tensor, v: Tensor, real: Tensor | None, charge: float) -> None:
+def fall_back(out: Tensor, lse: Tensor, v: Tensor, real: Tensor | None, meeting: Meeting) -> None:
     """Give tokens that met nobody their own value, and the charge as their log-sum-exp, in place."""
-    if charge > HEAVY:
+    if meeting.self_bias > HEAVY:
         return
     alone = lse < BARRED if real is None else (lse < BARRED) & real[:, None]
-    out[alone] = v[alone]
-    lse[alone] = charge
+    out[alone] = own(v, alone, meeting.drop)
+    lse[alone] = meeting.self_bias
+
+
+def own(x: Tensor, alone: Tensor, drop: Drop | None) -> Tensor:
+    """x (B, H, S, E) of those that are alone (B, H, S), as dropout leaves it."""
+    if drop is None:
+        return x[alone]
+    batch, heads, length = alone.shape
+    words = drop.words(batch, heads, length, alone.device)[alone][:, None]
+    return x[alone] * drop.apply(x.new_ones(len(words), 1), words, words)
 
 
 def gradient_alone(lse: Tensor, charge: float) -> tuple[Tensor, Tensor]:

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from formers.attention.sorted.charge import BARRED
+from formers.attention.sorted.drop import Drop
 from formers.attention.sorted.lane import LOG2E, Head, Lane, Meeting, Room
 from formers.attention.sorted.plan import SortedPlan
 
@@ -25,7 +26,7 @@ def forward(
     """
     out, lse = torch.empty_like(v), q.new_empty(q.shape[:3])
     room = Room(q)
-    for (b, h), head in _heads(q, k, v, plan, pos, real):
+    for (b, h), head in _heads(q, k, v, plan, pos, real, meeting.drop):
         _forward_head(head, meeting, room, out[b, h], lse[b, h])
     return out, lse
 
@@ -45,7 +46,7 @@ def backward(
     """The gradients by q, k and v, for one by `out` and what `forward` returned."""
     grads = tuple(torch.zeros_like(t) for t in (q, k, v))
     room = Room(q)
-    for (b, h), head in _heads(q, k, v, plan, pos, real):
+    for (b, h), head in _heads(q, k, v, plan, pos, real, meeting.drop):
         delta = (grad[b, h] * out[b, h]).sum(-1)
         seen = (lse[b, h] * LOG2E).masked_fill(lse[b, h].isneginf(), -NOTHING)  # weighs nothing: 2^(score - 1e30)
         for r in range(head.order.shape[0]):
@@ -54,15 +55,17 @@ def backward(
 
 
 def _heads(
-    q: Tensor, k: Tensor, v: Tensor, plan: SortedPlan, pos: Tensor, real: Tensor | None
+    q: Tensor, k: Tensor, v: Tensor, plan: SortedPlan, pos: Tensor, real: Tensor | None, drop: Drop | None
 ) -> Iterator[tuple[tuple[int, int], Head]]:
     batch, heads = q.shape[:2]
     order, slot, bucket = (t.expand(batch, heads, -1, -1) for t in (plan.order, plan.slot, plan.bucket))
     spots = pos.to(q.dtype).expand(batch, -1)
+    words = None if drop is None else drop.words(batch, heads, q.shape[2], q.device)
     for b in range(batch):
         for h in range(heads):
-            shared = (order[b, h], slot[b, h], bucket[b, h], spots[b], None if real is None else real[b])
-            yield (b, h), Head(q[b, h], k[b, h], v[b, h], *shared)
+            planned = order[b, h], slot[b, h], bucket[b, h]
+            told = None if real is None else real[b], None if words is None else words[b, h]
+            yield (b, h), Head(q[b, h], k[b, h], v[b, h], *planned, spots[b], *told)
 
 
 def _forward_head(head: Head, meeting: Meeting, room: Room, out: Tensor, lse: Tensor) -> None:
@@ -93,7 +96,7 @@ def _forward_lane(lane: Lane) -> tuple[Tensor, Tensor]:
         peak = scores.amax(-1, keepdim=True)
         weights = scores.sub_(peak).exp2_()
         sums = weights.sum(-1, keepdim=True)
-        torch.bmm(weights, lane.windows(v, piece), out=mixed[piece])
+        torch.bmm(lane.drop(weights, piece), lane.windows(v, piece), out=mixed[piece])
         mixed[piece].div_(sums)
         torch.add(peak, sums.log2_(), out=sums)
         total[piece] = torch.where(peak > BARRED, sums / LOG2E, NOTHING)[..., 0]
@@ -115,10 +118,10 @@ def _backward_lane(
         up, value = lane.chunks(upstream, piece), lane.windows(v, piece)
         weights.sub_(lane.chunks(lse[:, None], piece)).exp2_()
         torch.bmm(up, value.mT, out=slope)
-        slope.sub_(lane.chunks(delta[:, None], piece)).mul_(weights)
+        lane.drop(slope, piece).sub_(lane.chunks(delta[:, None], piece)).mul_(weights)
         torch.bmm(slope, lane.windows(lane.k, piece), out=lane.chunks(into_q, piece))
-        _add_windows(lane, piece, into_v, weights.mT, up)
         _add_windows(lane, piece, into_k, slope.mT, lane.chunks(lane.q, piece))
+        _add_windows(lane, piece, into_v, lane.drop(weights, piece).mT, up)
     real = slice(None, head.order.shape[1])
     grad_q.index_add_(0, rows[real], into_q[real], alpha=lane.meeting.scale)
     grad_k.index_add_(0, columns, into_k, alpha=1 / LOG2E)

@@ -9,6 +9,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from formers.attention.sorted.charge import BAR, Sides, bar_far, bar_later, bar_unlike, charge_same
+from formers.attention.sorted.drop import Drop
 from formers.attention.sorted.plan import Rules
 
 # Scores worked on at a time: on a CPU as many as its cache holds; a GPU wants more.
@@ -21,18 +22,21 @@ LOG2E = math.log2(math.e)
 class Meeting:
     """How the pairs of a whole attention meet: by the plan's rules, by the pattern, and in the score.
 
-    causal: no key after its query. self_bias: added where a token meets itself. scale: of the scores.
+    causal: no key after its query. self_bias: added where a token meets itself. scale: of the scores. drop: which
+    weights are dropped; None: none.
     """
 
     rules: Rules
     causal: bool
     self_bias: float
     scale: float
+    drop: Drop | None = None
 
 
 @dataclass(frozen=True)
 class Head:
-    """One head of one row: q, k (S, D), v (S, E); order, slot and bucket (R, S); pos (S,) float; real (S,) or None."""
+    """One head of one row: q, k (S, D), v (S, E); order, slot and bucket (R, S); pos (S,) float; real (S,) or None;
+    words (S,), what dropout goes by, or None."""
 
     q: Tensor
     k: Tensor
@@ -42,6 +46,7 @@ class Head:
     bucket: Tensor
     pos: Tensor
     real: Tensor | None
+    words: Tensor | None
 
 
 class Room:
@@ -150,6 +155,14 @@ class Lane:
             for earlier in range(self.r):
                 self._bar_met(out, earlier, piece, scratch)
         return out
+
+    def drop(self, weights: Tensor, piece: slice) -> Tensor:
+        """Weights (n, c, C) of a piece without those that are dropped, in place."""
+        if self.meeting.drop is None or self.head.words is None:
+            return weights
+        queries = self.chunks(self.head.words[self.rows][:, None], piece)
+        keys = self.windows(self.head.words[self.columns][:, None], piece).mT
+        return self.meeting.drop.apply(weights, queries, keys)
 
     def _at_edge(self, piece: slice) -> bool:
         rules = self.meeting.rules

@@ -10,7 +10,8 @@ from torch import Tensor
 
 from formers import native
 from formers.attention.sorted import executor
-from formers.attention.sorted.alone import bar_self, fall_back, gradient_alone
+from formers.attention.sorted.alone import bar_self, fall_back, gradient_alone, own
+from formers.attention.sorted.drop import Drop
 from formers.attention.sorted.lane import Meeting
 from formers.attention.sorted.plan import Rules, SortedPlan
 
@@ -24,11 +25,12 @@ def attend_sorted(
     padding, or None. Gives out (B, H, S, E), and without a gradient the log-sum-exp of the scores (B, H, S). A query that
     meets nothing gets 0 and -inf.
     """
-    rules = [int(rule) for rule in meeting.rules]
-    shares = (meeting.causal, meeting.self_bias, meeting.scale)
+    rules, drop = [int(rule) for rule in meeting.rules], meeting.drop
+    seed, rate = (None, 0.0) if drop is None else (drop.seed, drop.rate)
+    shares = (meeting.causal, meeting.self_bias, meeting.scale, rate)
     exact = torch.promote_types(v.dtype, torch.float32)  # half precision would tell no position past 256 from the next
     wide = (t.to(exact) if t.stride(-1) == 1 else t.to(exact).contiguous() for t in (q, k, v))
-    out, lse = _forward(*wide, plan.order, plan.slot, plan.bucket, pos, real, rules, *shares)
+    out, lse = _forward(*wide, plan.order, plan.slot, plan.bucket, pos, real, seed, rules, *shares)
     return out.to(v.dtype), lse
 
 
@@ -42,18 +44,20 @@ def _forward(
     bucket: Tensor,
     pos: Tensor,
     real: Tensor | None,
+    seed: Tensor | None,
     rules: list[int],
     causal: bool,
     self_bias: float,
     scale: float,
+    rate: float,
 ) -> tuple[Tensor, Tensor]:
-    meeting = _meeting(rules, causal, self_bias, scale)
+    meeting = _meeting(rules, causal, self_bias, scale, rate, seed)
     plain = _plain(meeting)
     if native.refuses(q, k, v, plain) is None:
         return native.forward(q, k, v, order, slot, bucket, pos, real, plain)
     plan = SortedPlan(order, slot, bucket, meeting.rules)
     out, lse = executor.forward(q, k, v, plan, pos, real, bar_self(meeting))
-    fall_back(out, lse, v, real, self_bias)
+    fall_back(out, lse, v, real, meeting)
     return out, lse
 
 
@@ -75,19 +79,22 @@ def _backward(
     bucket: Tensor,
     pos: Tensor,
     real: Tensor | None,
+    seed: Tensor | None,
     rules: list[int],
     causal: bool,
     self_bias: float,
     scale: float,
+    rate: float,
 ) -> tuple[Tensor, Tensor, Tensor]:
-    meeting = _meeting(rules, causal, self_bias, scale)
+    meeting = _meeting(rules, causal, self_bias, scale, rate, seed)
     plain = _plain(meeting)
     if native.refuses(q, k, v, plain) is None:
-        return native.backward(grad, out, lse, q, k, v, order, slot, bucket, pos, real, plain)
+        by_q, by_k, by_v = native.backward(grad, out, lse, q, k, v, order, slot, bucket, pos, real, plain)
+        return by_q, by_k, by_v
     plan = SortedPlan(order, slot, bucket, meeting.rules)
     lse, alone = gradient_alone(lse, self_bias)
     grads = executor.backward(grad, out, lse, q, k, v, plan, pos, real, bar_self(meeting))
-    grads[2][alone] += grad[alone]
+    grads[2][alone] += own(grad, alone, meeting.drop)
     return grads
 
 
@@ -97,14 +104,14 @@ def _(grad: Tensor, out: Tensor, lse: Tensor, q: Tensor, k: Tensor, v: Tensor, *
 
 
 def _save(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, Tensor]) -> None:
-    q, k, v, order, slot, bucket, pos, real, *ctx.meeting = inputs
-    ctx.save_for_backward(*output, q, k, v, order, slot, bucket, pos, real)
+    q, k, v, order, slot, bucket, pos, real, seed, *ctx.meeting = inputs
+    ctx.save_for_backward(*output, q, k, v, order, slot, bucket, pos, real, seed)
     ctx.mark_non_differentiable(output[1])
     ctx.set_materialize_grads(False)
 
 
 def _differentiate(ctx: Any, grad: Tensor | None, _: None) -> tuple[Tensor | None, ...]:
-    nothing = (None,) * 9
+    nothing = (None,) * 11
     if grad is None:
         return (None, None, None, *nothing)
     return (*_backward(grad, *ctx.saved_tensors, *ctx.meeting), *nothing)
@@ -113,10 +120,14 @@ def _differentiate(ctx: Any, grad: Tensor | None, _: None) -> tuple[Tensor | Non
 _forward.register_autograd(_differentiate, setup_context=_save)
 
 
-def _meeting(rules: list[int], causal: bool, self_bias: float, scale: float) -> Meeting:
+def _meeting(
+    rules: list[int], causal: bool, self_bias: float, scale: float, rate: float, seed: Tensor | None
+) -> Meeting:
     chunk, before, after, wrap, reach, same, once = rules
-    return Meeting(Rules(chunk, before, after, bool(wrap), reach, bool(same), bool(once)), causal, self_bias, scale)
+    told = Rules(chunk, before, after, bool(wrap), reach, bool(same), bool(once))
+    return Meeting(told, causal, self_bias, scale, None if seed is None else Drop(rate, seed))
 
 
 def _plain(meeting: Meeting) -> native.Rules:
-    return native.Rules(*meeting.rules, meeting.causal, meeting.self_bias, meeting.scale)
+    drop = (0.0, 0) if meeting.drop is None else (meeting.drop.rate, int(meeting.drop.seed))
+    return native.Rules(*meeting.rules, meeting.causal, meeting.self_bias, meeting.scale, *drop)

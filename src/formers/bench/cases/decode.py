@@ -5,10 +5,10 @@ from collections.abc import Callable, Iterator
 import torch
 
 from formers.bench.gpt2 import HUGGING_FACE, SHAPES, TINY, Shape, twins
+from formers.bench.native import require_length
 from formers.bench.registry import BENCHES
 from formers.bench.trial import Trial
 from formers.decode import GREEDY, generate
-from formers.errors import FormersError
 from formers.report.rows import Row, ratio_at_least
 
 PROMPT = 32
@@ -52,9 +52,3 @@ def decode(trial: Trial, shape: Shape, new: int) -> Iterator[Row]:
     yield trial.row(f"decoding, vocabulary {shape.vocab:,}", *duel.rate(new))
     each = duel.milliseconds(new)
     yield trial.row(f"a token, vocabulary {shape.vocab:,}", *each, unit="ms", better="lower", goal=None)
-
-
-def require_length(written: int, wanted: int) -> None:
-    """Refuse to time a run that stopped early: it would look fast."""
-    if written != wanted:
-        raise FormersError(f"{written} tokens were written where {wanted} are timed: the speeds mean nothing")

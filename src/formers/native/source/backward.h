@@ -75,7 +75,9 @@ struct Backward {
         queries.meet(window, keys);
         const long lanes = queries.width(), width = window.p.value_dim;
         multiply(window.ahead, keys.count, lanes, width, {v, v_row, 1}, {turned, BLOCK}, {slopes, BLOCK, false});
+        queries.drop(window.p, keys, slopes);
         for (long lane = 0; lane < lanes; lane += LANES) weigh(keys.count, lane);
+        queries.drop(window.p, keys, queries.scores);
         const Left weights = {queries.scores, BLOCK, 1}, steps = {slopes, BLOCK, 1};
         multiply(window.ahead, keys.count, v_row, count, weights, {rows, v_row}, {grad_v, v_row, true});
         multiply(window.ahead, keys.count, k_row, count, steps, {queries.rows, k_row}, {grad_k, k_row, true});
@@ -97,17 +99,25 @@ struct Backward {
         const Problem& p = window.p;
         for (long i = 0; i < queries.part.count; i++) {
             float* to = row(p.grad_q, queries.tokens[i]);
-            for (long d = 0; d < p.dim; d++) to[d] += p.scale * grad_q[i * window.k_row + d];
+            const float* from = grad_q + i * window.k_row;
+            if (at().round == 0)
+                for (long d = 0; d < p.dim; d++) to[d] = p.scale * from[d];
+            else
+                for (long d = 0; d < p.dim; d++) to[d] += p.scale * from[d];
         }
     }
 
     // The window moves on: the last chunk of it has met all that it meets in this range.
     void leave(long c) const {
         const Problem& p = window.p;
+        if (p.beside_k.data) write(*window.beside, p.grad_beside_k, p.grad_beside_v);
         const long end = c + 1 == at().last ? c + p.after : c - p.before;
         for (long v = c - p.before; v <= end; v++) {
             const Chunk& chunk = window.at(v);
-            if (v >= at().first && v < at().last)
+            const bool own = v >= at().first && v < at().last;
+            if (own && at().round == 0)
+                write(chunk, p.grad_k, p.grad_v);
+            else if (own)
                 add_to_keys(chunk);
             else
                 keep(chunk, at().halo + halo_size(p) * (p.before + v - (v < at().first ? at().first : at().last)));
@@ -121,6 +131,15 @@ struct Backward {
         window.expect(p.grad_q, c + 1, p.dim);
         window.expect(p.grad_k, c + 1 - p.before, p.dim);
         window.expect(p.grad_v, c + 1 - p.before, p.value_dim);
+    }
+
+    void write(const Chunk& chunk, const Array& keys, const Array& values) const {
+        const Problem& p = window.p;
+        for (long i = 0; i < chunk.place.count; i++) {
+            __builtin_memcpy(row(keys, chunk.tokens[i]), chunk.grad_k + i * window.k_row, p.dim * sizeof(float));
+            float* v = row(values, chunk.tokens[i]);
+            __builtin_memcpy(v, chunk.grad_v + i * window.v_row, p.value_dim * sizeof(float));
+        }
     }
 
     void add_to_keys(const Chunk& chunk) const {

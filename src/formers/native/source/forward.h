@@ -35,6 +35,7 @@ struct Forward {
         __builtin_memcpy(fades, queries.peaks, BLOCK * sizeof(float));
         queries.meet(window, keys);
         for (long lane = 0; lane < queries.width(); lane += LANES) weigh(keys.count, lane);
+        queries.drop(window.p, keys, queries.scores);
         for (long i = 0; i < queries.part.count; i++)
             if (fades[i] != 1.0f) fade(sums + i * window.v_row, fades[i]);
         const float* v = keys.chunk->v + keys.start * window.v_row;

@@ -2,6 +2,8 @@
 // vector, ROWS x COLUMNS the vectors of a product that stay in registers, KERNEL the name of the table.
 // Nothing here may be shared with code for other machines, so all is in an unnamed namespace, without the C++ library.
 #include "backward.h"
+#include "chosen.h"
+#include "drawn.h"
 #include "forward.h"
 
 namespace {
@@ -34,4 +36,5 @@ void exponentials(const float* x, float* y, int64_t count) {
 #define TEXT(x) TEXT_OF(x)
 
 extern "C" const Kernel KERNEL;
-extern "C" const Kernel KERNEL = {TEXT(KERNEL), scratch_size, forward, backward, exponentials};
+extern "C" const Kernel KERNEL = {TEXT(KERNEL), scratch_size, forward, backward, exponentials,
+                              unit_products, unit_sums, unit_outers,   draw_units, weigh_units, slope_units};

@@ -23,9 +23,10 @@ struct Result {
     bool add;  // to what is there
 };
 
-// ROWS x COLUMNS vectors of the result stay in registers over the whole depth.
+// ROWS x COLUMNS vectors of the result stay in registers over the whole depth. Not inlined: with what stands around it,
+// compilers run out of registers in the innermost loop.
 template <int rows, int columns>
-inline void multiply_block(long depth, Left a, Right b, Result c) {
+__attribute__((noinline)) void multiply_block(long depth, Left a, Right b, Result c) {
     Floats sums[rows][columns];
     for (int i = 0; i < rows; i++)
         for (int j = 0; j < columns; j++)

@@ -2,6 +2,8 @@
 #pragma once
 #include <cstdint>
 
+#include "units.h"
+
 // A tensor whose last dimension is contiguous; strides are counted in elements, 0 where a dimension is expanded.
 // `row` steps over tokens where the last dimension is a head's width, over rounds where it is the sequence.
 struct Array {
@@ -13,10 +15,14 @@ struct Problem {
     int64_t batch, heads, rounds, length, dim, value_dim;
     int64_t chunk, before, after, wrap, reach, same, once, causal;
     float self_bias, scale;
+    double rate;                       // of the weights that dropout drops, told by `seed`
+    int64_t seed;
     Array q, k, v;                     // float (B, H, L, D or E)
     Array out, lse, total;             // float (B, H, L, E), (B, H, L), (B, H, L); total: sums while rounds are merged
     Array grad, delta;                 // float (B, H, L, E), (B, H, L); delta: sums of grad * out
-    Array grad_q, grad_k, grad_v;      // float, zero at the start
+    Array grad_q, grad_k, grad_v;      // float; the first round writes them, the others add
+    Array beside_k, beside_v;          // float, as k and v; may be absent. Every chunk but the first also meets these rows
+    Array grad_beside_k, grad_beside_v;  // at its own tokens, whatever the rules; rounds is 1, reach and same are 0 then
     Array order, slot, bucket;         // int32 (B, H, R, L); bucket may be absent
     Array position, real;              // int32 and bool (B, L); real may be absent
 };
@@ -35,6 +41,12 @@ struct Kernel {
     void (*forward)(const Problem&, const Range&, void* scratch);
     void (*backward)(const Problem&, const Range&, void* scratch);
     void (*exponential)(const float* x, float* y, int64_t count);  // count: a multiple of 16
+    void (*unit_products)(const Units&, const UnitArrays&, Rows rows);
+    void (*unit_sums)(const Units&, const UnitArrays&, Rows rows);
+    void (*unit_outers)(const Units&, const UnitArrays&, Rows blocks);
+    void (*draw_units)(const Draws&, Rows blocks);
+    void (*weigh_units)(const Draws&, Rows blocks);
+    void (*slope_units)(const Draws&, Rows blocks);
 };
 
 template <class T>

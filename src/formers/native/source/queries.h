@@ -54,6 +54,22 @@ struct Queries {
                  {scores, BLOCK, false});
         mask(window.p, window.range.round, part, keys, biases, scores, peaks);
     }
+
+    // Takes the weights that are dropped out of a tile, (BLOCK keys, BLOCK queries); the others grow to make up for them.
+    void drop(const Problem& p, Part keys, float* tile) const {
+        if (p.rate <= 0) return;
+        const Floats grown = fill(p.rate < 1 ? float(1 / (1 - p.rate)) : 0.0f);
+        const Bits kept = Bits{} + uint32_t((1 - p.rate) * 2147483648.0);
+        const int32_t *of_query = part.chunk->fact(p, WORD) + part.start, *of_key = keys.chunk->fact(p, WORD) + keys.start;
+        for (long lane = 0; lane < part.count; lane += LANES) {
+            const Bits query = load<Bits>(of_query + lane) * SPREAD;
+            for (long i = 0; i < keys.count; i++) {
+                float* at = tile + i * BLOCK + lane;
+                const Bits word = scattered(query + uint32_t(of_key[i])) >> 1;
+                store(at, (Floats)((Bits)(load<Floats>(at) * grown) & (Bits)(word < kept)));
+            }
+        }
+    }
 };
 
 // Every block of queries of a range, and for each the blocks of keys that it may meet.
@@ -67,17 +83,19 @@ inline void walk(const Window& window, Queries& queries, Block&& block) {
         window.expect(p.k, c + 1 + p.after, p.dim);
         window.expect(p.v, c + 1 + p.after, p.value_dim);
         block.expect(c);
+        if (p.beside_k.data) window.enter_beside(c);
         for (long start = 0; start < window.at(c).place.count; start += BLOCK) {
             queries.enter(window, window.at(c), start);
             block.start();
-            for (long v = c - p.before; v <= c + p.after; v++) {
-                const Chunk& chunk = window.at(v);
+            const auto meet = [&](const Chunk& chunk) {
                 for (long first = 0; first < chunk.place.count; first += BLOCK) {
                     const long left = chunk.place.count - first;
                     const Part keys = {&chunk, first, left < BLOCK ? left : BLOCK};
                     if (!apart(p, queries.part, keys)) block.meet(keys);
                 }
-            }
+            };
+            for (long v = c - p.before; v <= c + p.after; v++) meet(window.at(v));
+            if (p.beside_k.data) meet(*window.beside);
             block.finish();
         }
         block.leave(c);

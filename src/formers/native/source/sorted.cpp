@@ -1,25 +1,17 @@
 // The face of the library: chooses the kernel for this machine, and shares the work among threads.
 // Within a round each query, and each key, belongs to one range of chunks; rounds follow one another. Ranges do not
 // depend on the number of threads, so neither do the results. Nobody waits by spinning.
-#include <atomic>
 #include <cstdlib>
-#include <cstring>
 #include <memory>
 #include <new>
-#include <system_error>
-#include <thread>
 #include <vector>
 
-#include "problem.h"
-
-#ifdef FORMERS_X86
-extern "C" const Kernel kernel_avx512, kernel_avx2;
-#endif
-extern "C" const Kernel kernel_plain;
+#include "machine.h"
 
 namespace {
 
 constexpr int64_t RANGE = 2048;  // slots: long enough that the seams cost little, short enough to share out
+constexpr int64_t RANGES_EACH = 4;  // for a thread to do until all wait for each other
 
 struct Free {
     void operator()(void* memory) const { std::free(memory); }
@@ -32,44 +24,6 @@ Memory aligned(int64_t bytes) {
     return Memory(memory);
 }
 
-bool runs_here(const char* name) {
-#ifdef FORMERS_X86
-    __builtin_cpu_init();
-    if (!std::strcmp(name, "avx512"))
-        return __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512dq") &&
-               __builtin_cpu_supports("avx512bw") && __builtin_cpu_supports("avx512vl");
-    if (!std::strcmp(name, "avx2")) return __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma");
-#endif
-    return !std::strcmp(name, "plain");
-}
-
-const Kernel* find(const char* name) {
-    if (!runs_here(name)) return nullptr;
-#ifdef FORMERS_X86
-    if (!std::strcmp(name, "avx512")) return &kernel_avx512;
-    if (!std::strcmp(name, "avx2")) return &kernel_avx2;
-#endif
-    return &kernel_plain;
-}
-
-// Calls work(item, thread) for every item; threads take them in order.
-template <class Work>
-void share(int64_t items, int64_t threads, Work&& work) {
-    std::atomic<int64_t> next{0};
-    const auto labour = [&](int64_t thread) {
-        for (int64_t item; (item = next.fetch_add(1)) < items;) work(item, thread);
-    };
-    std::vector<std::thread> others;
-    others.reserve(threads);
-    try {
-        for (int64_t t = 1; t < threads && t < items; t++) others.emplace_back(labour, t);
-    } catch (const std::system_error&) {
-        // The machine gives no more threads: those that there are do the work.
-    }
-    labour(0);
-    for (std::thread& other : others) other.join();
-}
-
 class Job {
    public:
     Job(const Problem& problem, const Kernel& with, int64_t of_threads)
@@ -80,21 +34,34 @@ class Job {
     }
 
     void forward() {
-        for (int64_t round = 0; round < p.rounds; round++)
-            share(heads * ranges, threads,
-                  [&](int64_t item, int64_t thread) { kernel.forward(p, range(item, round), scratch[thread].get()); });
+        each_round([&](int64_t head, int64_t count, int64_t round) {
+            share(count * ranges, threads, [&](int64_t item, int64_t thread) {
+                kernel.forward(p, range(head * ranges + item, round), scratch[thread].get());
+            });
+        });
     }
 
     void backward() {
         halos = aligned(heads * ranges * seam() * sizeof(float));
-        for (int64_t round = 0; round < p.rounds; round++) {
-            share(heads * ranges, threads,
-                  [&](int64_t item, int64_t thread) { kernel.backward(p, range(item, round), scratch[thread].get()); });
-            share(heads, threads, [&](int64_t head, int64_t) { add_halos(head, round); });
-        }
+        each_round([&](int64_t head, int64_t count, int64_t round) {
+            share(count * ranges, threads, [&](int64_t item, int64_t thread) {
+                kernel.backward(p, range(head * ranges + item, round), scratch[thread].get());
+            });
+            share(count, threads, [&](int64_t of, int64_t) { add_halos(head + of, round); });
+        });
     }
 
    private:
+    // Calls work(first head, number of heads, round). As few heads at a time as keep all threads busy: what one round has
+    // left in the cache is there for the next.
+    template <class Work>
+    void each_round(Work&& work) const {
+        const int64_t wanted = (RANGES_EACH * RANGE * threads + p.length - 1) / p.length;
+        for (int64_t head = 0; head < heads; head += wanted)
+            for (int64_t round = 0; round < p.rounds; round++)
+                work(head, wanted < heads - head ? wanted : heads - head, round);
+    }
+
     int64_t seam() const { return (p.before + p.after) * halo_size(p); }
 
     Range range(int64_t item, int64_t round) const {
@@ -132,8 +99,6 @@ class Job {
     Memory halos;
 };
 
-enum Answer { DONE, NO_MEMORY, NO_KERNEL };
-
 template <class Run>
 int answer(const Problem* problem, const char* name, int64_t threads, Run&& run) {
     const Kernel* kernel = find(name);
@@ -158,8 +123,6 @@ int64_t nearest(const float* x, int64_t count) {
 }
 
 }  // namespace
-
-#define FACE extern "C" __attribute__((visibility("default")))
 
 FACE const char* formers_fastest() { return runs_here("avx512") ? "avx512" : runs_here("avx2") ? "avx2" : "plain"; }
 

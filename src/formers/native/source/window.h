@@ -1,6 +1,7 @@
 // The chunks that a query's chunk meets: gathered from their tokens once, and kept while the window passes over them.
 #pragma once
 #include "ahead.h"
+#include "drop.h"
 #include "problem.h"
 #include "vector.h"
 
@@ -21,7 +22,7 @@ struct Scratch {
 };
 
 // Facts about the tokens of a chunk, one row of integers for each. Of each earlier round: its MET rows.
-enum Fact { PADDING, POSITION, SLOT, BUCKET, EARLIER };
+enum Fact { PADDING, POSITION, SLOT, BUCKET, WORD, EARLIER };
 enum Met { MET_CHUNK, MET_SLOT, MET_BUCKET, MET_FACTS };
 
 struct Chunk {
@@ -50,14 +51,15 @@ struct Window {
     long k_row, v_row, size;  // floats in a row of keys and of values, padded with zeros; chunks in the window
     bool backward;
     Divider chunk_of;
-    Chunk* ring;
+    Chunk *ring, *beside;
     mutable Ahead ahead;
 
     Window(const Problem& problem, const Range& of, Scratch& scratch, bool with_gradients)
         : p(problem), range(of), k_row(round_up(p.dim, LANES)), v_row(round_up(p.value_dim, LANES)),
-          size(p.before + 1 + p.after), backward(with_gradients), chunk_of(p.chunk), ring(scratch.take<Chunk>(size)) {
+          size(p.before + 1 + p.after), backward(with_gradients), chunk_of(p.chunk), ring(scratch.take<Chunk>(size + 1)),
+          beside(ring + size) {
         const long facts = EARLIER + MET_FACTS * (p.once ? p.rounds - 1 : 0);
-        for (long i = 0; i < size; i++) {
+        for (long i = 0; i < size + (p.beside_k.data != nullptr); i++) {
             int32_t* fact = scratch.take<int32_t>(facts * round_up(p.chunk, LANES));
             float* k = scratch.take<float>(p.chunk * k_row);
             float* v = scratch.take<float>(p.chunk * v_row);
@@ -73,16 +75,21 @@ struct Window {
     void enter(long number) const {
         Chunk& chunk = at(number);
         chunk.place = place_of(p, range.round, number);
-        const long count = chunk.place.count;
         chunk.tokens = row_of<int32_t>(p.order, range.batch, range.head, chunk.place.round) + chunk.place.first;
-        for (long i = 0; i < count; i++) {
-            copy(row_of<float>(p.k, range.batch, range.head, chunk.tokens[i]), chunk.k + i * k_row, p.dim, k_row);
-            copy(row_of<float>(p.v, range.batch, range.head, chunk.tokens[i]), chunk.v + i * v_row, p.value_dim, v_row);
-        }
+        collect(chunk, p.k, p.v);
         learn(chunk);
-        if (backward) {
-            __builtin_memset(chunk.grad_k, 0, count * k_row * sizeof(float));
-            __builtin_memset(chunk.grad_v, 0, count * v_row * sizeof(float));
+    }
+
+    // Gather what stands beside a chunk: before all positions, and nothing beside the first.
+    void enter_beside(long number) const {
+        Chunk& chunk = *beside;
+        chunk.place = at(number).place;
+        chunk.tokens = at(number).tokens;
+        if (number == 0) chunk.place.count = 0;
+        collect(chunk, p.beside_k, p.beside_v);
+        for (long i = 0; i < chunk.place.count; i++) {
+            row(chunk, PADDING)[i] = 0;
+            row(chunk, POSITION)[i] = BEFORE_ALL;
         }
     }
 
@@ -100,6 +107,21 @@ struct Window {
     }
 
    private:
+    static constexpr int32_t BEFORE_ALL = -(1 << 30);
+
+    void collect(Chunk& chunk, const Array& keys, const Array& values) const {
+        const long count = chunk.place.count;
+        for (long i = 0; i < count; i++) {
+            copy(row_of<float>(keys, range.batch, range.head, chunk.tokens[i]), chunk.k + i * k_row, p.dim, k_row);
+            copy(row_of<float>(values, range.batch, range.head, chunk.tokens[i]), chunk.v + i * v_row, p.value_dim,
+                 v_row);
+        }
+        if (backward) {
+            __builtin_memset(chunk.grad_k, 0, count * k_row * sizeof(float));
+            __builtin_memset(chunk.grad_v, 0, count * v_row * sizeof(float));
+        }
+    }
+
     void learn(Chunk& chunk) const {
         const int32_t* position = row_of<int32_t>(p.position, range.batch, 0, 0);
         const bool* real = p.real.data ? row_of<bool>(p.real, range.batch, 0, 0) : nullptr;
@@ -108,6 +130,10 @@ struct Window {
         gather(chunk, POSITION, position);
         if (p.reach) gather(chunk, SLOT, of_round(p.slot, range.round));
         if (p.same) gather(chunk, BUCKET, of_round(p.bucket, range.round));
+        const uint32_t lane = scattered(uint32_t(p.seed) + SPREAD * uint32_t(range.batch * p.heads + range.head));
+        int32_t* word = row(chunk, WORD);
+        for (long i = 0; p.rate > 0 && i < chunk.place.count; i++)
+            word[i] = int32_t(scattered(lane + uint32_t(chunk.tokens[i])));
         for (long earlier = 0; p.once && earlier < range.round; earlier++) {
             const long first = EARLIER + MET_FACTS * earlier;
             gather(chunk, first + MET_SLOT, of_round(p.slot, earlier));

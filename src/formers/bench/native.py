@@ -1,0 +1,73 @@
+"""Models without weights of their own in the native engine: what a token of them costs, and what it would cost at least."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch import nn
+
+from formers.errors import FormersError
+from formers.native.engine import Engine, bandwidth, lower
+from formers.sparse.experts import BlockFFLayer, SwitchFFLayer
+from formers.sparse.feedforward import SparseFFLayer
+from formers.spec import Spec
+
+PROMPT = 16
+BYTES = {"fp32": 4, "bf16": 2, "int8": 1, "int4": 0.5}  # of a weight, without its share of scales
+
+
+def meta(spec: Any) -> nn.Module:
+    """The model on the `meta` device: it says what there is, and holds nothing."""
+    with torch.device("meta"):
+        model: nn.Module = spec.build()
+    return model.eval()
+
+
+def engine_of(spec: Spec, dtype: str) -> Engine:
+    """The engine of a model with random weights: the time that a token takes does not depend on them."""
+    return Engine(lower(meta(spec), dtype))
+
+
+class Streams:
+    """Streams that an engine writes, each behind a prompt of its own."""
+
+    def __init__(self, engine: Engine, streams: int = 1, count: int = 16) -> None:
+        self._session, self._count = engine.session(streams), count
+        vocab = engine.program.vocab
+        for stream in range(streams):
+            self._session.read([(7 * stream + place) % vocab for place in range(PROMPT)], stream)
+        self._last: Sequence[int] = [0] * streams
+
+    def __call__(self) -> None:
+        """Write `count` tokens behind each stream."""
+        written = self._session.write(self._last, count=self._count)
+        for tokens in written:
+            require_length(len(tokens), self._count)
+        self._last = [tokens[-1] for tokens in written]
+
+
+def touched(spec: Spec) -> int:
+    """How many weights a token meets: one row of the embedding, the active units of sparse layers, all of the rest."""
+    model: Any = meta(spec)
+    met = sum(parameter.numel() for parameter in model.parameters())
+    tables = [model.embedding.tokens, *(part for part in model.embedding.modules() if isinstance(part, nn.Embedding))]
+    tied = model.head is not None and model.spec.head.tied
+    for table in dict.fromkeys(tables):
+        if table is not model.embedding.tokens or not tied:
+            met -= table.weight.numel() - table.weight.shape[1]
+    for layer in model.modules():
+        if isinstance(layer, (SparseFFLayer, BlockFFLayer, SwitchFFLayer)):
+            units = layer.up.weight.numel() + layer.down.weight.numel()
+            met -= units - units // layer.among
+    return met
+
+
+def machine_bandwidth(threads: int) -> float:
+    """Bytes a second that a plain read of memory gets, through the engine's own threads."""
+    return bandwidth(1 << 29, threads)
+
+
+def require_length(written: int, wanted: int) -> None:
+    """Refuse to time a run that stopped early: it would look fast."""
+    if written != wanted:
+        raise FormersError(f"{written} tokens were written where {wanted} are timed: the speeds mean nothing")

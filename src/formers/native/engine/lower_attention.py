@@ -1,0 +1,195 @@
+"""Rules for attention: what it keeps, which keys a query sees, and how order enters its scores."""
+
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor
+
+from formers.attention.cross import CrossAttentionLayer
+from formers.attention.layer import AttentionLayer
+from formers.attention.pattern import Blocks, Both, Causal, Either, Pattern, Window
+from formers.attention.project import DenseLayer
+from formers.attention.shared_qk import EPS, SharedQKLayer
+from formers.errors import NoRuleError
+from formers.memory import KeepAllRule
+from formers.native.engine.build import NOTHING, Builder, linear
+from formers.native.engine.rules import (
+    Heads,
+    Slice,
+    order_rule,
+    output_rule,
+    projection_rule,
+    query_rule,
+    sublayer_rule,
+)
+from formers.position.core import PositionLayer
+from formers.position.distance import ALiBiLayer, T5BucketsLayer
+from formers.position.rotary import RotaryLayer
+from formers.position.self_last import SelfLastLayer
+
+WINDOW, BLOCKS, BOTH, EITHER = range(4)  # words of source/pattern.h
+
+
+class Order(NamedTuple):
+    """How order enters the score: what is added where a query meets its own key, and vectors of slopes by head and of
+    biases by distance."""
+
+    charge: float = 0.0
+    slopes: int = NOTHING
+    biases: int = NOTHING
+
+
+@sublayer_rule(AttentionLayer)
+def _(layer: AttentionLayer, build: Builder, x: int, into: int, add: bool) -> None:
+    if layer.select is not None:
+        raise NoRuleError(
+            f"the native engine has no rule for {type(layer.select).__name__}, a choice of keys by content"
+        )
+    if type(layer.memory) is not KeepAllRule:
+        raise NoRuleError(f"the native engine has no rule for {type(layer.memory).__name__}, a memory")
+    pattern = _words(layer.pattern)
+    heads, kv_heads = layer.spec.heads, layer.spec.kv_heads or layer.spec.heads
+    width: int = layer.projection.head_dim  # type: ignore[assignment]
+    made: Heads = projection_rule.apply(layer.projection, build, x)
+    order: Order = order_rule.apply(layer.position, build, made, heads, kv_heads)
+    horizon = layer.pattern.horizon
+    keep = "growing" if horizon is None else "rolling"
+    caches = [build.cache(keep, heads=kv_heads, capacity=horizon or 0, width=width) for _ in range(2)]
+    out = build.register(heads * width)
+    build.op(
+        "attend",
+        reads=[part.register for part in made],
+        writes=[out],
+        ints=[heads, kv_heads, width, width, *(part.first for part in made), *pattern],
+        floats=[layer.scale, order.charge],
+        vectors=[order.slopes, order.biases],
+        caches=caches,
+    )
+    build.release(*{part.register for part in made})
+    output_rule.apply(layer.projection, build, out, into, add)
+    build.release(out)
+
+
+@sublayer_rule(CrossAttentionLayer)
+def _(layer: CrossAttentionLayer, build: Builder, x: int, into: int, add: bool) -> None:
+    heads, kv_heads = layer.spec.heads, layer.spec.kv_heads or layer.spec.heads
+    width: int = layer.projection.head_dim  # type: ignore[assignment]
+    q: Slice = query_rule.apply(layer.projection, build, x)
+    caches = [build.cache("given", heads=kv_heads, capacity=0, width=width) for _ in range(2)]
+    out = build.register(heads * width)
+    ints = [heads, kv_heads, width, width, q.first]
+    build.op(
+        "cross", reads=[q.register], writes=[out], ints=ints, floats=[layer.scale], vectors=[NOTHING] * 2, caches=caches
+    )
+    build.release(q.register)
+    output_rule.apply(layer.projection, build, out, into, add)
+    build.release(out)
+
+
+def _words(pattern: Pattern) -> list[int]:
+    """A pattern under which the keys that a query sees end with its own and have no gap, as in source/pattern.h."""
+    found = _causal(pattern)
+    if found is None:
+        raise NoRuleError(f"the native engine has no rule for the pattern {pattern!r}")
+    return found
+
+
+def _causal(pattern: Pattern) -> list[int] | None:
+    if type(pattern) is Causal:
+        return []
+    if type(pattern) is Both:
+        left, right = (_causal(side) for side in (pattern.left, pattern.right))
+        if left is not None and right is not None:
+            return [*left, *right, BOTH] if left and right else left or right
+        causal, other = (left, pattern.right) if left is not None else (right, pattern.left)
+        back = None if causal is None else _back(other)
+        if causal is None or back is None:
+            return None
+        return [*causal, *back, BOTH] if causal else back
+    if type(pattern) is Either:
+        left, right = (_causal(side) for side in (pattern.left, pattern.right))
+        if left is None or right is None:
+            return None
+        return [*left, *right, EITHER] if left and right else []
+    return None
+
+
+def _back(pattern: Pattern) -> list[int] | None:
+    """What a pattern that may look ahead too shows of the keys up to the query's own."""
+    if type(pattern) is Window:
+        return [WINDOW, pattern.size]
+    if type(pattern) is Blocks:
+        return [BLOCKS, pattern.size, pattern.before]
+    if type(pattern) in (Both, Either):
+        left, right = _back(pattern.left), _back(pattern.right)  # type: ignore[attr-defined]
+        if left is not None and right is not None:
+            return [*left, *right, BOTH if type(pattern) is Both else EITHER]
+    return None
+
+
+@order_rule(PositionLayer)
+def _(position: PositionLayer, build: Builder, made: Heads, heads: int, kv_heads: int) -> Order:
+    return Order()
+
+
+@order_rule(SelfLastLayer)
+def _(position: SelfLastLayer, build: Builder, made: Heads, heads: int, kv_heads: int) -> Order:
+    return Order(charge=position.charge)
+
+
+@order_rule(ALiBiLayer)
+def _(position: ALiBiLayer, build: Builder, made: Heads, heads: int, kv_heads: int) -> Order:
+    return Order(slopes=build.vector(torch.tensor(position.slopes)))
+
+
+@order_rule(T5BucketsLayer)
+def _(position: T5BucketsLayer, build: Builder, made: Heads, heads: int, kv_heads: int) -> Order:
+    bucket = position.bucket(torch.arange(position.spec.max_distance + 1))
+    return Order(biases=build.vector(position.table.weight.detach().mT[:, bucket.to(position.table.weight.device)]))
+
+
+@order_rule(RotaryLayer)
+def _(position: RotaryLayer, build: Builder, made: Heads, heads: int, kv_heads: int) -> Order:
+    width, theta = position.head_dim, position.spec.theta
+
+    def angles() -> int:
+        periods: Tensor = theta ** (torch.arange(0, width, 2, dtype=torch.float32) / width)
+        register = build.register(width)
+        build.op("angles", writes=[register], vectors=[build.vector(periods)])
+        return register
+
+    turned = build.once(("angles", theta, width), angles)
+    for part, count in ((made.q, heads), (made.k, kv_heads)):
+        ints = [part.first, count, width, position.spec.pairing == "halves"]
+        build.op("rotate", reads=[turned], writes=[part.register], ints=ints)
+    return Order()
+
+
+@projection_rule(DenseLayer)
+def _(projection: DenseLayer, build: Builder, x: int) -> Heads:
+    parts = projection.q_proj, projection.k_proj, projection.v_proj
+    q, k, v = (part.out_features for part in parts)
+    register = build.register(q + k + v)
+    linear(build, x, register, *parts)
+    return Heads(Slice(register), Slice(register, q), Slice(register, q + k))
+
+
+@projection_rule(SharedQKLayer)
+def _(projection: SharedQKLayer, build: Builder, x: int) -> Heads:
+    wide, width = projection.qk_proj.out_features, projection.head_dim
+    register, keys = build.register(2 * wide), build.register(wide)
+    linear(build, x, register, projection.qk_proj, projection.v_proj)
+    build.op("unit", reads=[register], writes=[keys], ints=[0, wide // width, width], floats=[EPS])
+    return Heads(Slice(register), Slice(keys), Slice(register, wide))
+
+
+@query_rule(DenseLayer)
+def _(projection: DenseLayer, build: Builder, x: int) -> Slice:
+    register = build.register(projection.q_proj.out_features)
+    linear(build, x, register, projection.q_proj)
+    return Slice(register)
+
+
+@output_rule(DenseLayer, SharedQKLayer)
+def _(projection: Any, build: Builder, heads: int, into: int, add: bool) -> None:
+    linear(build, heads, into, projection.out_proj, add=add)

@@ -1,0 +1,75 @@
+"""Rules for sparse feed-forwards and experts, and for the recurrence beside them."""
+
+from typing import Any
+
+import torch
+from torch.nn import functional as F
+
+from formers.native.engine import lower_projections  # noqa: F401 - it brings its rules
+from formers.native.engine.blocks import LANES, choices, units, up_to
+from formers.native.engine.build import Builder, linear
+from formers.native.engine.pieces import pieces_of
+from formers.native.engine.rules import sublayer_rule
+from formers.recurrence.sru import SRUBranchLayer
+from formers.sparse.experts import BlockFFLayer, SwitchFFLayer
+from formers.sparse.feedforward import SparseFFLayer
+
+# What chooses reads its input through a small product, in which quantised weights would have the input rounded, too: where
+# two are nearly the largest the other would be chosen. So it is kept in halves.
+CHOOSING = {"int8": "bf16", "int4": "bf16"}
+
+
+@sublayer_rule(SparseFFLayer)
+def _(layer: SparseFFLayer, build: Builder, x: int, into: int, add: bool) -> None:
+    first, second, spec = layer.controller_in.weight, layer.controller_out, layer.spec
+    dim, among, width = build.width(x), spec.block, up_to(spec.block, LANES)
+    bias = second.bias.detach().unflatten(0, (-1, among))
+    matrices = [
+        build.matrix(F.pad(first.detach(), (0, 0, 0, len(first) % 2)), dtype=CHOOSING.get(build.dtype)),
+        build.matrix(choices(second.weight.detach(), among, build.dtype)),
+        build.matrix(units(layer.up.weight.detach(), layer.down.weight.detach())),
+    ]
+    pieces = pieces_of(build.dtype, spec.hidden // among * (2 * dim + spec.rank * width))
+    scratch = build.register(up_to(spec.rank, 2)), build.register(pieces * up_to(dim, LANES))
+    build.op(
+        "sparse_feedforward",
+        reads=[x],
+        writes=[into, *scratch],
+        ints=[among, width, pieces, add, spec.weighted],
+        matrices=matrices,
+        vectors=[build.vector(F.pad(bias, (0, width - among), value=-torch.inf)), build.vector(layer.down.bias)],
+    )
+    build.release(*scratch)
+
+
+@sublayer_rule(BlockFFLayer, SwitchFFLayer)
+def _(layer: Any, build: Builder, x: int, into: int, add: bool) -> None:
+    dim, experts = build.width(x), layer.spec.experts
+    each = layer.spec.hidden // experts
+    pieces = pieces_of(build.dtype, 2 * each * dim)
+    scratch = build.register(up_to(experts, LANES)), build.register(pieces * up_to(dim, LANES))
+    build.op(
+        "experts",
+        reads=[x],
+        writes=[into, *scratch],
+        ints=[each, pieces, add, type(layer) is SwitchFFLayer],
+        matrices=[
+            build.matrix(layer.controller.weight, dtype=CHOOSING.get(build.dtype)),
+            build.matrix(units(layer.up.weight.detach(), layer.down.weight.detach())),
+        ],
+        vectors=[build.vector(layer.down.bias)],
+    )
+    build.release(*scratch)
+
+
+@sublayer_rule(SRUBranchLayer)
+def _(branch: SRUBranchLayer, build: Builder, x: int, into: int, add: bool) -> None:
+    width = branch.down.out_features
+    inner, gates = build.register(width), build.register(3 * width)
+    linear(build, x, inner, branch.down)
+    for unit in branch.units:
+        linear(build, inner, gates, unit.proj)
+        carried = build.cache("fixed", heads=1, capacity=1, width=width)
+        build.op("recurrent", reads=[gates], writes=[inner], caches=[carried])
+    linear(build, inner, into, branch.up, add=add)
+    build.release(inner, gates)

@@ -1,0 +1,90 @@
+#include "crew.h"
+
+#include <algorithm>
+
+namespace {
+
+constexpr std::chrono::microseconds PATIENCE{50};  // how long a helper looks for the next operation of a token
+constexpr std::chrono::milliseconds GOOD{500};     // after so long without a stall, a helper's past is forgotten
+
+}  // namespace
+
+void Job::publish(int64_t count, void (*fn)(void*, int64_t), void* argument) {
+    const uint64_t next = uint64_t(number() + 1) << 32;
+    done.store(0, std::memory_order_relaxed);
+    pieces.store(count, std::memory_order_relaxed);
+    work.store(fn, std::memory_order_relaxed);
+    with.store(argument, std::memory_order_relaxed);
+    left.store(next | uint64_t(count));
+}
+
+void Job::labour(uint32_t of) {
+    uint64_t now = left.load(std::memory_order_acquire);
+    while (uint32_t(now >> 32) == of && uint32_t(now)) {
+        if (!left.compare_exchange_weak(now, now - 1, std::memory_order_acq_rel, std::memory_order_acquire)) continue;
+        const int64_t piece = pieces.load(std::memory_order_relaxed) - int64_t(uint32_t(now));
+        work.load(std::memory_order_relaxed)(with.load(std::memory_order_relaxed), piece);
+        done.fetch_add(1, std::memory_order_release);
+        now = left.load(std::memory_order_acquire);
+    }
+}
+
+Helper::~Helper() {
+    leaving.store(true);
+    wake();
+    thread.join();
+}
+
+void Helper::wake() {
+    {
+        const std::lock_guard<std::mutex> lock(mutex);
+        asleep.store(false);
+    }
+    woken.notify_one();
+}
+
+void Helper::live() {
+    uint32_t seen = 0;
+    Clock::time_point since = Clock::now();
+    while (!leaving.load()) {
+        const uint32_t number = job.number();
+        if (number != seen && !resting.load()) {
+            working.store(true);
+            job.labour(number);
+            working.store(false);
+            seen = number;
+            since = Clock::now();
+            continue;
+        }
+        for (int i = 0; i < 32; i++) breathe();
+        if (!resting.load() && Clock::now() - since < PATIENCE) continue;
+        sleep(seen);
+        since = Clock::now();
+    }
+}
+
+void Helper::sleep(uint32_t seen) {
+    std::unique_lock<std::mutex> lock(mutex);
+    asleep.store(true);
+    if (leaving.load() || (job.number() != seen && !resting.load())) {
+        asleep.store(false);
+        return;
+    }
+    woken.wait(lock, [this] { return !asleep.load(); });
+}
+
+void Helper::rest(Clock::time_point now) {
+    resting.store(true);
+    until = now + pause;
+    stalled = until;
+    pause = std::min<Clock::duration>(pause * 4, LONGEST);
+}
+
+bool Helper::may_work(Clock::time_point now) {
+    if (resting.load() && now >= until) resting.store(false);
+    return !resting.load();
+}
+
+void Helper::praise(Clock::time_point now) {
+    if (now - stalled > GOOD) pause = SHORTEST;
+}

@@ -1,0 +1,114 @@
+// Convolutions over time and neighbouring modules. Each token of a stream leaves its modules in a row, with zeros beside
+// them, in one of `length` slots; a convolution then reads a run of each slot for every module.
+#pragma once
+#include "sparse_shapes.h"
+#include "sparse_tiles.h"
+
+namespace {
+
+struct Convolution {
+    const Op& op;
+    Step& step;
+    const int64_t modules, inputs, length, beside;  // inputs: of a module
+    const int64_t slot;                             // floats of one slot
+
+    Convolution(const Op& op, Step& step)
+        : op(op), step(step), modules(op.ints[0]), inputs(op.ints[1]), length(op.ints[2]), beside(op.ints[3]),
+          slot(conv_slot(op.ints[0], op.ints[1], op.ints[3])) {}
+
+    // Where the numbers of some token are, in bytes from there on.
+    uint8_t* slot_of(int64_t row, int64_t time) const {
+        return reinterpret_cast<uint8_t*>(step.cache(op.caches[0], row).data + time % length * slot);
+    }
+
+    void store(int64_t row, int64_t time) const {
+        const int64_t each = inputs / op.in.size, number = input_size(op.matrices[0]);
+        uint8_t* to = slot_of(row, time) + beside * inputs * number;
+        for (int64_t i = 0; i < op.in.size; i++) {
+            const float* x = step.row(op.in[i], row);
+            if (op.in.size == 1) return store_inputs(op.matrices[0], to, slot * 2, x, modules * inputs);
+            for (int64_t s = 0; s < modules; s++)
+                store_inputs(op.matrices[0], to + (s * inputs + i * each) * number, slot * 2, x + s * each, each);
+        }
+    }
+};
+
+// A group of modules of a row that is worked on.
+struct ModuleGroup {
+    int64_t row, time, first, size;
+};
+
+// One panel of one output, for up to four groups.
+inline void convolve(const Convolution& c, int64_t output, int64_t panel, const ModuleGroup* groups, int64_t count) {
+    const Matrix& m = c.op.matrices[output];
+    const int64_t wide = c.op.ints[5 + 2 * output], width = c.op.ints[6 + 2 * output];
+    const int64_t blocks = up_to(wide * c.inputs, DEPTH) / DEPTH, steps = c.length * blocks, number = input_size(m);
+    Groups g = {count, {}, c.inputs * number, c.slot * 2};
+    alignas(64) float made[MOST_VECTORS_AT_ONCE * MOST_PANEL];
+    TileSums sums = {{}, width};
+    for (int64_t t = 0; t < count; t++) g.sizes[t] = groups[t].size, sums.data[t] = made + t * GROUP * width;
+    __builtin_memset(made, 0, count * GROUP * width * sizeof(float));
+    BlockStep some[MOST_STEPS];
+    int64_t ready = 0;
+    for (int64_t tap = 0, row = panel * steps; tap < c.length; tap++) {
+        const uint8_t* inputs[MOST_GROUPS];
+        for (int64_t t = 0; t < count; t++)
+            inputs[t] = c.slot_of(groups[t].row, groups[t].time + 1 + tap) +
+                        (groups[t].first + c.beside - wide / 2) * c.inputs * number;
+        for (int64_t i = 0; i < blocks; i++) {
+            some[ready].row = row++;
+            for (int64_t t = 0; t < count; t++) some[ready].inputs[t] = inputs[t] + i * DEPTH * number;
+            if (++ready == MOST_STEPS) add_products(m, some, ready, width, g, sums), ready = 0;
+        }
+    }
+    add_products(m, some, ready, width, g, sums);
+    const int64_t out = c.step.registers[c.op.out[output]].width / c.modules, first = panel * width;
+    const Vector& bias = c.op.vectors[output];
+    for (int64_t t = 0; t < count; t++)
+        for (int64_t s = 0; s < groups[t].size; s++) {
+            float* y = c.step.row(c.op.out[output], groups[t].row) + (groups[t].first + s) * out + first;
+            const Vector own = {bias.data + (bias.size ? first : 0), bias.size ? out - first : 0};
+            join_pieces(y, c.op.ints[4], own, made + (t * GROUP + s) * width, 1, 0, least(width, out - first));
+        }
+}
+
+// Rows [first, last), no two of one stream.
+inline void run_wave(const Convolution& c, const int64_t* rows, const int64_t* times, int64_t count) {
+    const int64_t each = (c.modules + GROUP - 1) / GROUP, all = count * each;
+    for (int64_t i = 0; i < count; i++) c.store(rows[i], times[i]);
+    int64_t panels = 0, bytes = 0;
+    for (int64_t i = 0; i < c.op.matrices.size; i++) {
+        panels += c.op.matrices[i].rows / steps_of(c.op, i);
+        bytes += c.op.matrices[i].rows * c.op.matrices[i].stride;
+    }
+    share(*c.step.pool, panels, bytes, [&](int64_t piece) {
+        [[maybe_unused]] const Tiles tiles;
+        int64_t output = 0, panel = piece;
+        for (int64_t own; panel >= (own = c.op.matrices[output].rows / steps_of(c.op, output)); output++) panel -= own;
+        for (int64_t first = 0; first < all; first += MOST_GROUPS) {
+            ModuleGroup groups[MOST_GROUPS];
+            const int64_t some = least(MOST_GROUPS, all - first);
+            for (int64_t t = 0; t < some; t++) {
+                const int64_t i = (first + t) / each, module = (first + t) % each * GROUP;
+                groups[t] = {rows[i], times[i], module, least(GROUP, c.modules - module)};
+            }
+            convolve(c, output, panel, groups, some);
+        }
+    });
+}
+
+inline void run_module_convolution(const Op& op, Step& step) {
+    const Convolution c(op, step);
+    // Each wave takes the next row of every stream: their slots hold `length` tokens and no more.
+    for (int64_t nth = 0, left = step.rows; left > 0; nth++) {
+        int64_t rows[MOST_ROWS], times[MOST_ROWS], count = 0;
+        for (int64_t r = 0, own = 0; r < step.rows; r++) {
+            own = r > 0 && step.streams[r] == step.streams[r - 1] ? own + 1 : 0;
+            if (own == nth) rows[count] = r, times[count++] = step.cache(op.caches[0], r).length + own;
+        }
+        run_wave(c, rows, times, count);
+        left -= count;
+    }
+}
+
+}  // namespace

@@ -1,0 +1,290 @@
+#include "session.h"
+
+#include <chrono>
+#include <cmath>
+#include <cstring>
+#include <new>
+
+namespace {
+
+constexpr int64_t FIRST_ROOM = 64;  // slots that a growing cache begins with
+
+std::string text(int64_t number) { return std::to_string(number); }
+
+[[noreturn]] void refuse(const std::string& what) { throw std::invalid_argument(what); }
+
+template <class Work>
+double timed(const Work& work) {
+    const auto before = std::chrono::steady_clock::now();
+    work();
+    return std::chrono::duration<double>(std::chrono::steady_clock::now() - before).count();
+}
+
+// The place of the largest of the logits, the first of equals. Sixteen at a time, so that the compiler can use vectors.
+int64_t likeliest(const float* logits, int64_t count) {
+    constexpr int64_t LANES = 16;
+    float top[LANES];
+    int32_t at[LANES];
+    for (int64_t j = 0; j < LANES; j++) top[j] = -INFINITY, at[j] = 0;
+    int64_t i = 0;
+    for (; i + LANES <= count; i += LANES)
+        for (int64_t j = 0; j < LANES; j++) {
+            const bool more = logits[i + j] > top[j];
+            top[j] = more ? logits[i + j] : top[j];
+            at[j] = more ? int32_t(i + j) : at[j];
+        }
+    for (int64_t j = 0; i + j < count; j++)
+        if (logits[i + j] > top[j]) top[j] = logits[i + j], at[j] = int32_t(i + j);
+    int64_t best = 0;
+    for (int64_t j = 1; j < LANES; j++)
+        if (top[j] > top[best] || (top[j] == top[best] && at[j] < at[best])) best = j;
+    if (!std::isfinite(top[best])) refuse("the logits are not finite, so no token can be chosen");
+    return at[best];
+}
+
+}  // namespace
+
+Floats::Floats(int64_t count) {
+    constexpr uintptr_t LINE = 64;
+    if (count > (int64_t(1) << 42)) throw std::bad_alloc();
+    memory_.reset(std::calloc(size_t(count) * sizeof(float) + LINE, 1));
+    if (!memory_) throw std::bad_alloc();
+    data_ = reinterpret_cast<float*>((reinterpret_cast<uintptr_t>(memory_.get()) + LINE - 1) / LINE * LINE);
+}
+
+Session::Session(std::shared_ptr<const Program> program, const Kernel* kernel, int64_t threads, int64_t streams,
+                 int64_t room)
+    : program_(std::move(program)), kernel_(kernel), pool_(threads), room_(room) {
+    constexpr int64_t MOST = 1 << 20;
+    if (streams < 1 || streams > MOST) refuse("there can be 1 to " + text(MOST) + " streams, not " + text(streams));
+    if (room < 0) refuse("a stream cannot have room for " + text(room) + " tokens");
+    int64_t floats = 0;
+    for (const int64_t width : program_->shapes().widths) floats += up_to(width, 16) * MOST_ROWS;
+    arena_ = Floats(floats), scratch_ = Floats(program_->scratch_bytes() / int64_t(sizeof(float)) + 1);
+    float* next = arena_.data();
+    for (const int64_t width : program_->shapes().widths) {
+        registers_.push_back({next, width, up_to(width, 16)});
+        next += up_to(width, 16) * MOST_ROWS;
+    }
+    const size_t all = program_->shapes().caches.size() * size_t(streams);
+    slots_.resize(all), memory_.resize(all), bytes_.resize(all);
+    lengths_.resize(size_t(streams)), ahead_.resize(size_t(streams));
+}
+
+void Session::check_stream(int64_t stream) const {
+    if (stream < 0 || stream >= streams())
+        refuse("stream " + text(stream) + " is not one of the " + text(streams()) + " of this session");
+}
+
+int64_t Session::length(int64_t stream) const {
+    check_stream(stream);
+    const std::lock_guard<std::mutex> lock(busy_);
+    return lengths_[stream] - ahead_[stream];
+}
+
+int64_t Session::cache_bytes() const {
+    const std::lock_guard<std::mutex> lock(busy_);
+    int64_t total = 0;
+    for (const int64_t bytes : bytes_) total += bytes;
+    return total;
+}
+
+void Session::profile(bool on) {
+    const std::lock_guard<std::mutex> lock(busy_);
+    seconds_.assign(on ? program_->ops().size() : 0, 0.0);
+}
+
+std::vector<double> Session::seconds() const {
+    const std::lock_guard<std::mutex> lock(busy_);
+    return seconds_;
+}
+
+void Session::reset(int64_t stream) {
+    check_stream(stream);
+    const std::lock_guard<std::mutex> lock(busy_);
+    for (size_t cache = 0; cache < program_->shapes().caches.size(); cache++) {
+        const size_t i = cache * lengths_.size() + stream;
+        memory_[i] = Floats(), slots_[i] = {nullptr, 0, 0}, bytes_[i] = 0;
+    }
+    lengths_[stream] = ahead_[stream] = 0;
+}
+
+void Session::give(int64_t cache, int64_t stream, const float* data, int64_t slots) {
+    check_stream(stream);
+    const auto& caches = program_->shapes().caches;
+    if (cache < 0 || cache >= int64_t(caches.size()) || caches[cache].keep != Keep::given)
+        refuse("cache " + text(cache) + " is not one that is given");
+    if (slots < 1) refuse("keys and values of no token cannot be attended to");
+    const std::lock_guard<std::mutex> lock(busy_);
+    if (lengths_[stream]) refuse("stream " + text(stream) + " has begun, and what it reads cannot change any more");
+    const int64_t floats = caches[cache].heads * slots * caches[cache].width;
+    const size_t i = cache * lengths_.size() + stream;
+    Floats memory(floats);
+    std::memcpy(memory.data(), data, size_t(floats) * sizeof(float));
+    memory_[i] = std::move(memory), slots_[i] = {memory_[i].data(), slots, slots};
+    bytes_[i] = floats * int64_t(sizeof(float));
+}
+
+void Session::check_memory(int64_t stream, int64_t more) const {
+    const int64_t after = lengths_[stream] + more;
+    if (room_ && after > room_)
+        refuse("stream " + text(stream) + " would have " + text(after) + " tokens, and there is room for " + text(room_));
+}
+
+void Session::check_room(int64_t stream, int64_t more) const {
+    const int64_t length = program_->shapes().length, after = lengths_[stream] - ahead_[stream] + more;
+    if (length && after > length)
+        refuse("this model has " + text(length) + " positions and was given a token at position " + text(after - 1) +
+               " (counted from 0)");
+    if (program_->entry() >= 0 && !ahead_[stream])
+        refuse("stream " + text(stream) + " has not been given what it begins with");
+    check_memory(stream, more);
+    for (size_t cache = 0; cache < program_->shapes().caches.size(); cache++)
+        if (program_->shapes().caches[cache].keep == Keep::given && !slots_[cache * lengths_.size() + stream].data)
+            refuse("stream " + text(stream) + " has not been given the keys and values that it attends to");
+}
+
+void Session::check_call(const int64_t* tokens, const int64_t* streams, int64_t count) const {
+    const int64_t vocab = program_->shapes().vocab;
+    std::vector<int64_t> more(lengths_.size());
+    for (int64_t i = 0; i < count; i++) {
+        check_stream(streams[i]);
+        if (tokens[i] < 0 || tokens[i] >= vocab)
+            refuse("token " + text(tokens[i]) + " is outside the vocabulary of 0 to " + text(vocab - 1));
+        if (more[streams[i]]++ && streams[i - 1] != streams[i])
+            refuse("the tokens of stream " + text(streams[i]) + " do not stand together");
+    }
+    for (size_t stream = 0; stream < more.size(); stream++)
+        if (more[stream]) check_room(int64_t(stream), more[stream]);
+}
+
+// Memory for `more` tokens, at most MOST_ROWS, in everything that the stream keeps.
+void Session::make_room(int64_t stream, int64_t more) {
+    const auto& caches = program_->shapes().caches;
+    for (size_t cache = 0; cache < caches.size(); cache++) {
+        Slots& slots = slots_[cache * lengths_.size() + stream];
+        const Keep keep = caches[cache].keep;
+        if (keep == Keep::growing && lengths_[stream] + more > slots.capacity)
+            grow(int64_t(cache), stream, lengths_[stream] + more);
+        else if (keep == Keep::rolling && !slots.data)
+            grow(int64_t(cache), stream, caches[cache].capacity + MOST_ROWS);
+        else if (keep == Keep::fixed && !slots.data)
+            grow(int64_t(cache), stream, caches[cache].capacity);
+    }
+}
+
+void Session::grow(int64_t cache, int64_t stream, int64_t needed) {
+    const CacheShape& shape = program_->shapes().caches[cache];
+    const size_t i = cache * lengths_.size() + stream;
+    const Slots old = slots_[i];
+    int64_t capacity = needed;
+    if (shape.keep == Keep::growing) {
+        capacity = std::max({needed, 2 * old.capacity, FIRST_ROOM});
+        const int64_t length = program_->shapes().length;
+        if (room_) capacity = std::min(capacity, room_);
+        if (length && program_->entry() < 0) capacity = std::min(capacity, length);
+    }
+    Floats memory(shape.heads * capacity * shape.width);
+    for (int64_t h = 0; old.data && h < shape.heads; h++)
+        std::memcpy(memory.data() + h * capacity * shape.width, old.data + h * old.capacity * shape.width,
+                    size_t(lengths_[stream] * shape.width) * sizeof(float));
+    memory_[i] = std::move(memory), slots_[i] = {memory_[i].data(), capacity, 0};
+    bytes_[i] = shape.heads * capacity * shape.width * int64_t(sizeof(float));
+}
+
+// At most MOST_ROWS tokens, all of which have been checked.
+void Session::run(const int64_t* tokens, const int64_t* streams, int64_t count, const Rows& wanted, float* logits,
+                  const float* vectors) {
+    const auto& caches = program_->shapes().caches;
+    Rows positions(static_cast<size_t>(count)), in_stream(static_cast<size_t>(count));
+    for (int64_t i = 0, first = 0; i < count; i++) {
+        if (streams[i] != streams[first]) first = i;
+        in_stream[i] = lengths_[streams[i]] + i - first;
+        positions[i] = in_stream[i] - ahead_[streams[i]];
+        if (i + 1 == count || streams[i + 1] != streams[i]) make_room(streams[i], i + 1 - first);
+    }
+    for (int64_t i = 0; i < count; i++)
+        for (size_t cache = 0; cache < caches.size(); cache++)
+            if (caches[cache].keep != Keep::given)
+                slots_[cache * lengths_.size() + streams[i]].length = lengths_[streams[i]];
+    Step step = {};
+    step.rows = count, step.tokens = tokens, step.streams = streams, step.positions = positions.data();
+    step.registers = registers_.data(), step.slots = slots_.data(), step.all_streams = this->streams();
+    step.pool = &pool_, step.scratch = reinterpret_cast<uint8_t*>(scratch_.data());
+    step.vectors = vectors, step.in_stream = in_stream.data();
+    step.wanted = wanted.data(), step.wanted_rows = int64_t(wanted.size());
+    for (size_t number = vectors ? size_t(program_->entry()) : 0; number < program_->ops().size(); number++) {
+        const Op& op = program_->ops()[number];
+        if (seconds_.empty())
+            kernel_->runs[op.code](op, step);
+        else
+            seconds_[number] += timed([&] { kernel_->runs[op.code](op, step); });
+        if (!step.rows) break;  // no logits are asked for
+    }
+    const Register& made = registers_[program_->logits()];
+    const int64_t vocab = program_->shapes().vocab;
+    for (size_t i = 0; i < wanted.size(); i++)
+        std::memcpy(logits + int64_t(i) * vocab, made.data + int64_t(i) * made.stride, size_t(vocab) * sizeof(float));
+    for (int64_t i = 0; i < count; i++) lengths_[streams[i]]++;
+}
+
+void Session::read(const int64_t* tokens, const int64_t* streams, const bool* wanted, int64_t count, float* logits) {
+    for (int64_t first = 0; first < count; first += MOST_ROWS) {
+        const int64_t rows = std::min(MOST_ROWS, count - first);
+        Rows chosen;
+        for (int64_t i = 0; i < rows; i++)
+            if (wanted[first + i]) chosen.push_back(i);
+        run(tokens + first, streams + first, rows, chosen, logits);
+        logits += int64_t(chosen.size()) * program_->shapes().vocab;
+    }
+}
+
+void Session::precede(int64_t stream, const float* vectors, int64_t count) {
+    check_stream(stream);
+    if (program_->entry() < 0) refuse("streams of this program begin with their first token");
+    if (count < 1) refuse("a stream cannot begin with nothing");
+    const std::lock_guard<std::mutex> lock(busy_);
+    if (lengths_[stream] != ahead_[stream]) refuse("stream " + text(stream) + " has begun");
+    check_memory(stream, count);
+    const int64_t width = program_->shapes().widths[program_->ops()[program_->entry()].out[0]];
+    const Rows streams(size_t(MOST_ROWS), stream), nobody;
+    for (int64_t first = 0; first < count; first += MOST_ROWS) {
+        const int64_t rows = std::min(MOST_ROWS, count - first);
+        run(nullptr, streams.data(), rows, nobody, nullptr, vectors + first * width);
+        ahead_[stream] += rows;
+    }
+}
+
+void Session::step(const int64_t* tokens, const int64_t* streams, const bool* wanted, int64_t count, float* logits) {
+    const std::lock_guard<std::mutex> lock(busy_);
+    check_call(tokens, streams, count);
+    read(tokens, streams, wanted, count, logits);
+}
+
+void Session::write(const int64_t* tokens, const int64_t* streams, int64_t many, int64_t count,
+                    const std::vector<int64_t>& stops, int64_t* written, int64_t* lengths) {
+    const std::lock_guard<std::mutex> lock(busy_);
+    check_call(tokens, streams, many);
+    const int64_t vocab = program_->shapes().vocab;
+    Rows live, last, of;
+    for (int64_t i = 0; i < many; i++) {
+        check_room(streams[i], count);
+        if (i && streams[i] == streams[i - 1])
+            refuse("stream " + text(streams[i]) + " cannot be written twice at once");
+        live.push_back(i), last.push_back(tokens[i]), of.push_back(streams[i]), lengths[i] = 0;
+    }
+    Floats logits(many * vocab);
+    const std::unique_ptr<bool[]> all(new bool[size_t(many)]);
+    std::fill(all.get(), all.get() + many, true);
+    for (int64_t n = 0; n < count && !live.empty(); n++) {
+        read(last.data(), of.data(), all.get(), int64_t(live.size()), logits.data());
+        size_t kept = 0;
+        for (size_t i = 0; i < live.size(); i++) {
+            const int64_t token = likeliest(logits.data() + int64_t(i) * vocab, vocab), row = live[i];
+            written[row * count + n] = token, lengths[row]++;
+            if (std::find(stops.begin(), stops.end(), token) != stops.end()) continue;
+            live[kept] = row, last[kept] = token, of[kept] = of[i], kept++;
+        }
+        live.resize(kept), last.resize(kept), of.resize(kept);
+    }
+}

@@ -1,0 +1,85 @@
+// Streams that are being written: what each keeps, and the registers that calls share.
+#pragma once
+#include <cstdlib>
+#include <memory>
+#include <mutex>
+#include <vector>
+
+#include "pool.h"
+#include "program.h"
+
+struct Free {
+    void operator()(void* memory) const { std::free(memory); }
+};
+
+// Floats, zero at first, from a multiple of 64 bytes. Pages that nobody writes to take no memory.
+class Floats {
+   public:
+    Floats() = default;
+    explicit Floats(int64_t count);
+    float* data() const { return data_; }
+
+   private:
+    std::unique_ptr<void, Free> memory_;
+    float* data_ = nullptr;
+};
+
+class Session {
+   public:
+    // room: how many tokens a stream may have, where something grows with them; 0 for any number.
+    // All methods throw std::invalid_argument, in words, for what cannot be, and change nothing then.
+    Session(std::shared_ptr<const Program> program, const Kernel* kernel, int64_t threads, int64_t streams, int64_t room);
+
+    // Reads `count` tokens, each behind its stream. logits: [those with wanted[i]][vocab].
+    void step(const int64_t* tokens, const int64_t* streams, const bool* wanted, int64_t count, float* logits);
+
+    // Writes up to `count` likeliest tokens behind each of the streams, whose last tokens are given and not read yet. A
+    // stream ends with a token of `stops`. written: [streams][count]; lengths: how many each has got.
+    void write(const int64_t* tokens, const int64_t* streams, int64_t many, int64_t count,
+               const std::vector<int64_t>& stops, int64_t* written, int64_t* lengths);
+
+    // Keys or values from outside, [heads][slots][width], for a given cache.
+    void give(int64_t cache, int64_t stream, const float* data, int64_t slots);
+
+    // What the stream begins with before its first token: `count` vectors as wide as `enter` writes.
+    void precede(int64_t stream, const float* vectors, int64_t count);
+
+    void reset(int64_t stream);  // begins it anew, and gives its memory back
+    int64_t length(int64_t stream) const;
+    int64_t cache_bytes() const;
+
+    // From here on the time of each operation is taken, or not any more.
+    void profile(bool on);
+    std::vector<double> seconds() const;  // of each operation since then; none where no time is taken
+
+    const Program& program() const { return *program_; }
+    int64_t streams() const { return int64_t(lengths_.size()); }
+
+   private:
+    using Rows = std::vector<int64_t>;
+    void check_stream(int64_t stream) const;
+    void check_call(const int64_t* tokens, const int64_t* streams, int64_t count) const;
+    void check_room(int64_t stream, int64_t more) const;
+    void check_memory(int64_t stream, int64_t more) const;
+    void make_room(int64_t stream, int64_t more);
+    void grow(int64_t cache, int64_t stream, int64_t needed);
+    void run(const int64_t* tokens, const int64_t* streams, int64_t count, const Rows& wanted, float* logits,
+             const float* vectors = nullptr);
+    void read(const int64_t* tokens, const int64_t* streams, const bool* wanted, int64_t count, float* logits);
+    int64_t& bytes_of(int64_t cache, int64_t stream) { return bytes_[cache * streams() + stream]; }
+
+    std::shared_ptr<const Program> program_;
+    const Kernel* kernel_;
+    Pool pool_;
+    int64_t room_;
+    Floats arena_;
+    Floats scratch_;
+    std::vector<Register> registers_;
+    std::vector<Slots> slots_;    // [caches][streams]
+    std::vector<Floats> memory_;  // [caches][streams]
+    std::vector<int64_t> bytes_;  // [caches][streams]
+    std::vector<int64_t> lengths_;  // of all that a stream has read
+    std::vector<int64_t> ahead_;    // of what it began with, before its first token
+    std::vector<double> seconds_;
+    mutable std::mutex busy_;
+};

@@ -1,0 +1,136 @@
+// Arithmetic on runs of floats, 16 at a time: the compiler makes of a Wide what the machine has. Runs may begin anywhere.
+#pragma once
+#include "activation.h"
+#include "op.h"
+
+namespace {
+
+typedef float Wide __attribute__((vector_size(64)));
+typedef float LooseWide __attribute__((vector_size(64), aligned(4), may_alias));
+typedef int32_t WideInts __attribute__((vector_size(64)));
+constexpr int64_t WIDE = 16;
+
+template <class T>
+ALWAYS_INLINE T least(T a, T b) {
+    return a < b ? a : b;
+}
+
+template <class T>
+ALWAYS_INLINE T most(T a, T b) {
+    return a > b ? a : b;
+}
+
+ALWAYS_INLINE Wide load_wide(const float* x) { return *reinterpret_cast<const LooseWide*>(x); }
+ALWAYS_INLINE void store_wide(float* x, const Wide& value) { *reinterpret_cast<LooseWide*>(x) = value; }
+
+ALWAYS_INLINE float sum_of(const Wide& x) {
+    float sums[WIDE];
+    store_wide(sums, x);
+    for (int64_t half = WIDE / 2; half; half /= 2)
+        for (int64_t i = 0; i < half; i++) sums[i] += sums[i + half];
+    return sums[0];
+}
+
+// Sum of x[i] * y[i].
+inline float dot_run(const float* x, const float* y, int64_t count) {
+    Wide a = {}, b = {};
+    int64_t i = 0;
+    for (; i + 2 * WIDE <= count; i += 2 * WIDE) {
+        a += load_wide(x + i) * load_wide(y + i);
+        b += load_wide(x + i + WIDE) * load_wide(y + i + WIDE);
+    }
+    for (; i + WIDE <= count; i += WIDE) a += load_wide(x + i) * load_wide(y + i);
+    float sum = sum_of(a + b);
+    for (; i < count; i++) sum += x[i] * y[i];
+    return sum;
+}
+
+inline float sum_run(const float* x, int64_t count) {
+    Wide a = {};
+    int64_t i = 0;
+    for (; i + WIDE <= count; i += WIDE) a += load_wide(x + i);
+    float sum = sum_of(a);
+    for (; i < count; i++) sum += x[i];
+    return sum;
+}
+
+// y += a * x
+inline void add_scaled(float* y, float a, const float* x, int64_t count) {
+    int64_t i = 0;
+    for (; i + WIDE <= count; i += WIDE) store_wide(y + i, load_wide(y + i) + a * load_wide(x + i));
+    for (; i < count; i++) y[i] += a * x[i];
+}
+
+inline void scale_run(float* y, float a, int64_t count) {
+    int64_t i = 0;
+    for (; i + WIDE <= count; i += WIDE) store_wide(y + i, a * load_wide(y + i));
+    for (; i < count; i++) y[i] *= a;
+}
+
+inline void copy_run(float* y, const float* x, int64_t count) { __builtin_memcpy(y, x, count * sizeof(float)); }
+
+// Where `which` is all ones, yes, and where it is 0, no.
+ALWAYS_INLINE Wide pick(const WideInts& which, const Wide& yes, const Wide& no) {
+    return Wide((which & WideInts(yes)) | (~which & WideInts(no)));
+}
+
+// e^x to the last digit or two: x = n log 2 + r, a polynomial for r, and n put into the exponent. NaN stays NaN.
+ALWAYS_INLINE Wide exponential(Wide x) {
+    x = pick(x > 88.0f, Wide{} + 88.0f, x);
+    x = pick(x < -87.0f, Wide{} - 87.0f, x);
+    const Wide shifted = x * 1.44269504f + 12582912.0f;  // 1.5 * 2^23: the sum is rounded to a whole number
+    const Wide n = shifted - 12582912.0f;
+    const Wide r = (x - n * 0.693359375f) + n * 2.12194440e-4f;
+    Wide y = r * 1.9875691e-4f + 1.3981999e-3f;
+    y = y * r + 8.3334519e-3f;
+    y = y * r + 4.1665796e-2f;
+    y = y * r + 1.6666665e-1f;
+    y = y * r + 5.0000001e-1f;
+    y = y * r * r + r + 1.0f;
+    const WideInts power = (WideInts(shifted) - 0x4B400000 + 127) << 23;
+    return y * Wide(power);
+}
+
+ALWAYS_INLINE Wide sigmoid(const Wide& x) { return 1.0f / (1.0f + exponential(-x)); }
+
+// The error function to 1.5e-7 (Abramowitz and Stegun, 7.1.26).
+ALWAYS_INLINE Wide error_function(const Wide& x) {
+    const Wide size = pick(x < 0.0f, -x, x);
+    const Wide t = 1.0f / (1.0f + 0.3275911f * size);
+    Wide y = 1.061405429f * t - 1.453152027f;
+    y = y * t + 1.421413741f;
+    y = y * t - 0.284496736f;
+    y = y * t + 0.254829592f;
+    y = 1.0f - y * t * exponential(-size * size);
+    return pick(x < 0.0f, -y, y);
+}
+
+template <int64_t activation>
+ALWAYS_INLINE Wide activated(const Wide& x) {
+    if (activation == relu) return pick(x < 0.0f, Wide{}, x);
+    if (activation == silu) return x * sigmoid(x);
+    if (activation == gelu) return 0.5f * x * (1.0f + error_function(x * 0.70710678f));
+    if (activation == gelu_tanh) return x * sigmoid(1.59576912f * (x + 0.044715f * x * x * x));
+    return x;
+}
+
+template <int64_t activation>
+void activate_run(float* y, int64_t count) {
+    int64_t i = 0;
+    for (; i + WIDE <= count; i += WIDE) store_wide(y + i, activated<activation>(load_wide(y + i)));
+    if (i == count) return;
+    float rest[WIDE] = {};
+    copy_run(rest, y + i, count - i);
+    store_wide(rest, activated<activation>(load_wide(rest)));
+    copy_run(y + i, rest, count - i);
+}
+
+// y = activation(y), one of `Activation`
+inline void activate(int64_t activation, float* y, int64_t count) {
+    if (activation == relu) activate_run<relu>(y, count);
+    if (activation == gelu) activate_run<gelu>(y, count);
+    if (activation == gelu_tanh) activate_run<gelu_tanh>(y, count);
+    if (activation == silu) activate_run<silu>(y, count);
+}
+
+}  // namespace

@@ -1,0 +1,68 @@
+// The face of choices, and of products with chosen rows: shares them among threads, so that no two write to the same
+// number, and results do not depend on how many there are.
+#include <new>
+
+#include "machine.h"
+
+namespace {
+
+// Calls work(kernel, some) until all of `count` are done, `at_once` at a time.
+template <class Work>
+int in_pieces(int64_t count, int64_t at_once, const char* name, int64_t threads, Work&& work) {
+    const Kernel* kernel = find(name);
+    if (!kernel) return NO_KERNEL;
+    try {
+        share((count + at_once - 1) / at_once, threads, [&](int64_t item, int64_t) {
+            const int64_t first = item * at_once, last = first + at_once;
+            work(*kernel, Rows{first, last < count ? last : count});
+        });
+        return DONE;
+    } catch (const std::bad_alloc&) {
+        return NO_MEMORY;
+    }
+}
+
+constexpr int64_t BLOCKS = 4096;  // that are chosen in at a time
+
+using OfBlocks = void (*)(const Draws&, Rows);
+
+int by_blocks(const Draws& draws, const char* kernel, int64_t threads, OfBlocks Kernel::* work) {
+    return in_pieces(draws.blocks, BLOCKS, kernel, threads,
+                     [&](const Kernel& with, Rows blocks) { (with.*work)(draws, blocks); });
+}
+
+using OfRows = void (*)(const Units&, const UnitArrays&, Rows);
+
+int by_units(const Units& units, const UnitArrays& arrays, int64_t count, int64_t at_once, const char* kernel,
+             int64_t threads, OfRows Kernel::* work) {
+    return in_pieces(count, at_once, kernel, threads,
+                     [&](const Kernel& with, Rows some) { (with.*work)(units, arrays, some); });
+}
+
+}  // namespace
+
+FACE int formers_draw_units(const Draws* draws, const char* kernel, int64_t threads) {
+    return by_blocks(*draws, kernel, threads, &Kernel::draw_units);
+}
+
+FACE int formers_weigh_units(const Draws* draws, const char* kernel, int64_t threads) {
+    return by_blocks(*draws, kernel, threads, &Kernel::weigh_units);
+}
+
+FACE int formers_slope_units(const Draws* draws, const char* kernel, int64_t threads) {
+    return by_blocks(*draws, kernel, threads, &Kernel::slope_units);
+}
+
+FACE int formers_unit_products(const Units* units, const UnitArrays* arrays, const char* kernel, int64_t threads) {
+    return by_units(*units, *arrays, units->rows, rows_of(units->width), kernel, threads, &Kernel::unit_products);
+}
+
+FACE int formers_unit_sums(const Units* units, const UnitArrays* arrays, const char* kernel, int64_t threads) {
+    return by_units(*units, *arrays, units->rows, rows_of(units->width), kernel, threads, &Kernel::unit_sums);
+}
+
+// Adds to the matrix.
+FACE int formers_unit_outers(const Units* units, const UnitArrays* arrays, const char* kernel, int64_t threads) {
+    const int64_t blocks = rows_of(units->width * units->size);
+    return by_units(*units, *arrays, units->blocks, blocks, kernel, threads, &Kernel::unit_outers);
+}

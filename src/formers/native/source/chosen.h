@@ -1,0 +1,90 @@
+// Three products with chosen rows of a matrix, which are a sparse feed-forward, there and back.
+#pragma once
+#include "units.h"
+#include "vector.h"
+
+namespace {
+
+// One vector that is multiplied with `count` others: their products.
+template <int count>
+inline void dots(const float* x, const float* const* others, float* out, int64_t width) {
+    Floats sums[count] = {};
+    float rest[count] = {};
+    int64_t i = 0;
+    for (; i + LANES <= width; i += LANES) {
+        const Floats part = load<Floats>(x + i);
+        for (int n = 0; n < count; n++) sums[n] += part * load<Floats>(others[n] + i);
+    }
+    for (; i < width; i++)
+        for (int n = 0; n < count; n++) rest[n] += x[i] * others[n][i];
+    for (int n = 0; n < count; n++) out[n] = summed(sums[n])[0] + rest[n];
+}
+
+struct Term {
+    float weight;
+    const float* row;
+};
+
+// y += the weighted sum of some rows.
+inline void add_terms(float* y, const Term* terms, int count, int64_t width) {
+    constexpr int HELD = 4;
+    int64_t i = 0;
+    for (; i + HELD * LANES <= width; i += HELD * LANES) {
+        Floats sums[HELD];
+        for (int j = 0; j < HELD; j++) sums[j] = load<Floats>(y + i + j * LANES);
+        for (int n = 0; n < count; n++)
+            for (int j = 0; j < HELD; j++) sums[j] += fill(terms[n].weight) * load<Floats>(terms[n].row + i + j * LANES);
+        for (int j = 0; j < HELD; j++) store(y + i + j * LANES, sums[j]);
+    }
+    for (; i < width; i++)
+        for (int n = 0; n < count; n++) y[i] += terms[n].weight * terms[n].row[i];
+}
+
+// values[row][block] = x[row] . matrix[block, picked]
+void unit_products(const Units& u, const UnitArrays& a, Rows rows) {
+    constexpr int AT_ONCE = 4;
+    for (int64_t block = 0; block < u.blocks; block += AT_ONCE) {
+        for (int64_t row = rows.first; row < rows.last; row++) {
+            const int64_t at = row * u.blocks + block;
+            const int64_t count = u.blocks - block < AT_ONCE ? u.blocks - block : AT_ONCE;
+            const float* others[AT_ONCE];
+            for (int64_t n = 0; n < count; n++) others[n] = a.matrix + ((block + n) * u.size + u.picked[at + n]) * u.width;
+            if (count == AT_ONCE) {
+                dots<AT_ONCE>(a.x + row * u.width, others, a.values + at, u.width);
+            } else {
+                for (int64_t n = 0; n < count; n++) dots<1>(a.x + row * u.width, others + n, a.values + at + n, u.width);
+            }
+        }
+    }
+}
+
+// x[row] = the sum of values[row][block] * matrix[block, picked] over all blocks.
+void unit_sums(const Units& u, const UnitArrays& a, Rows rows) {
+    constexpr int AT_ONCE = 8;
+    __builtin_memset(a.x + rows.first * u.width, 0, (rows.last - rows.first) * u.width * sizeof(float));
+    for (int64_t block = 0; block < u.blocks; block += AT_ONCE) {
+        for (int64_t row = rows.first; row < rows.last; row++) {
+            Term terms[AT_ONCE];
+            int count = 0;
+            for (int64_t b = block; b < u.blocks && b < block + AT_ONCE; b++) {
+                const int64_t at = row * u.blocks + b;
+                if (a.values[at] != 0.0f)
+                    terms[count++] = {a.values[at], a.matrix + (b * u.size + u.picked[at]) * u.width};
+            }
+            add_terms(a.x + row * u.width, terms, count, u.width);
+        }
+    }
+}
+
+// matrix[block, picked] += values[row][block] * x[row], for a few blocks, which stay in the cache.
+void unit_outers(const Units& u, const UnitArrays& a, Rows blocks) {
+    for (int64_t row = 0; row < u.rows; row++) {
+        for (int64_t block = blocks.first; block < blocks.last; block++) {
+            const int64_t at = row * u.blocks + block;
+            const Term term = {a.values[at], a.x + row * u.width};
+            if (term.weight != 0.0f) add_terms(a.matrix + (block * u.size + u.picked[at]) * u.width, &term, 1, u.width);
+        }
+    }
+}
+
+}  // namespace

@@ -1,0 +1,41 @@
+"""The bench of sparse decoding: what a token of a model reads, and a row for each model of the paper's table."""
+
+import io
+
+import pytest
+from rich.console import Console
+
+from formers import bench, make
+from formers.bench.cases.scaling import LARGE, MEDIUM, ROWS
+from formers.bench.native import touched
+from formers.family.equal import size
+from formers.native.engine.library import missing
+
+SMALL = {"vocab": 40, "dim": 32, "depth": 2, "heads": 4, "hidden": 64, "positions": "sinusoidal", "dropout": 0.0}
+
+
+def test_a_token_of_a_dense_model_reads_all_but_the_embedding() -> None:
+    spec = make("scaling_transformer", **SMALL, sparse=())
+    assert touched(spec) == size(spec) - 39 * 32  # one row of the embedding
+
+
+def test_a_token_of_a_sparse_feed_forward_reads_the_controller_and_the_active_units() -> None:
+    given = SMALL | {"sparse": ("feed_forward",), "block": 8, "rank": 4}
+    spec = make("scaling_transformer", **given)
+    dense_units = 2 * 64 * 32
+    assert size(spec) - touched(spec) == 39 * 32 + 2 * (dense_units - dense_units // 8)
+
+
+@pytest.mark.parametrize(("known", "times"), [(MEDIUM, 15), (LARGE, 65)])
+def test_by_bytes_the_goals_can_be_reached(known, times: float) -> None:
+    dense, sparse = (touched(known.spec(row, known.depth)) for row in ("dense", "+ sparse loss"))
+    assert dense / sparse > times > known.goals["+ sparse loss"]
+
+
+@pytest.mark.skipif(missing() is not None, reason=str(missing()))
+def test_every_row_of_the_table_is_measured() -> None:
+    rows = {row.name: row for row in bench.run("decode", console=Console(file=io.StringIO()), quick=True)}
+    for name in list(ROWS)[1:]:
+        assert rows[f"small, {name}"].ratio > 0
+    assert rows["small, a block, both sparse"].better == "lower"
+    assert [rows[f"{streams} streams, all sparse"].value > 0 for streams in (4, 8, 16)] == [True] * 3
