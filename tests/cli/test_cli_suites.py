@@ -35,6 +35,12 @@ def test_without_a_name_the_suites_are_listed(cli: Cli) -> None:
     assert cli("claim") == (0, "words: longest\n", "")
 
 
+def test_some_cases_of_a_suite_can_be_run(cli: Cli) -> None:
+    assert cli("bench", "count", "--only", "SHEEP").code == 0
+    code, _, err = cli("bench", "count", "--only", "goats")
+    assert (code, "no case has 'goats' in its title: sheep" in err) == (1, True)
+
+
 def test_a_suite_is_run_and_written_down(cli: Cli, tmp_path: Path) -> None:
     code, out, _ = cli("bench", "count", "--json", tmp_path / "rows.json", "--threads", 1)
     assert code == 0

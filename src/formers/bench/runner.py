@@ -19,6 +19,7 @@ def run_suite(
     registry: Registry,
     suite: str,
     *,
+    only: str | None = None,
     console: Console | None = None,
     json: Path | None = None,
     threads: int | None = None,
@@ -26,12 +27,12 @@ def run_suite(
     data: Path | None = None,
     folder: Path | None = None,
 ) -> list[Row]:
-    """Run every case of a suite, print what came out, and give the rows.
+    """Run every case of a suite, or those whose title has the words `only`, print what came out, and give the rows.
 
     The JSON file is brought up to date after each case, so an interrupted suite keeps what it has measured.
     Raises FormersError for an unknown suite, a file that cannot be written, or fewer threads than one.
     """
-    cases = registry.find(suite)
+    cases = chosen(registry.find(suite), only)
     console = console or Console()
     if json is not None:
         require_writable(json)
@@ -48,6 +49,14 @@ def run_suite(
     console.print(table(rows))
     console.print("\n" + "\n".join(footnotes(rows)), highlight=False, markup=False)
     return rows
+
+
+def chosen(cases: tuple[Case, ...], only: str | None) -> tuple[Case, ...]:
+    """Those whose title has the words; raises FormersError, with the titles, where there is none."""
+    found = tuple(case for case in cases if only is None or only.lower() in case.title.lower())
+    if not found:
+        raise FormersError(f"no case has {only!r} in its title: " + "; ".join(case.title for case in cases))
+    return found
 
 
 def missed(rows: list[Row]) -> list[Row]:

@@ -12,6 +12,7 @@ from formers.cli.terminal import Terminal
 def declare_suite(parser: Parser) -> None:
     """The name of a suite, and how to run it."""
     parser.add_argument("name", nargs="?", metavar="NAME", help="the suite to run; without one, all are listed")
+    parser.add_argument("--only", metavar="WORDS", help="those of its cases alone whose title has these words")
     parser.add_argument("--json", type=Path, metavar="FILE", help="also write the figures here, one row for each")
     parser.add_argument("--threads", type=int, metavar="N", help="threads of PyTorch")
     parser.add_argument("--quick", action="store_true", help="shapes too small to mean anything: does it run?")
@@ -29,6 +30,7 @@ def run_named(
     rows = run_suite(
         registry,
         options.name,
+        only=options.only,
         console=Terminal(),
         json=options.json,
         threads=options.threads,

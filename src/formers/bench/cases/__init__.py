@@ -1,5 +1,5 @@
 """The cases of `formers bench`: importing this package registers them."""
 
-from formers.bench.cases import content, decode, million, reversible, scaling, train
+from formers.bench.cases import content, decode, decode_dense, million, reversible, scaling, sparse_training, train
 
-__all__ = ["content", "decode", "million", "reversible", "scaling", "train"]
+__all__ = ["content", "decode", "decode_dense", "million", "reversible", "scaling", "sparse_training", "train"]

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from statistics import median
 from typing import Any
 
 import torch
@@ -31,27 +32,24 @@ class Class:
     """One class of models: its preset, and how it is timed.
 
     dtype: of the weights. count: tokens of a turn, rounds: turns. together: whether the dense model stays in memory
-    beside each sparse one, so that they take turns. blocks: a smaller depth, from which the time of a block is told.
-    paper: how many times faster than dense each row is there.
+    beside each sparse one, so that they take turns. paper: how many times faster than dense each row is there.
     """
 
     preset: str
     dtype: str = "bf16"
-    count: int = 16
+    count: int = 4
     rounds: int = 9
     together: bool = True
     depth: int = 24
-    blocks: int = 12
     block_goal: float | None = None
     block_paper: float | None = None
     goals: dict[str, float] = field(default_factory=dict)
     paper: dict[str, float] = field(default_factory=dict)
 
-    def spec(self, row: str, depth: int, **more: Any) -> Any:
+    def spec(self, row: str, depth: int) -> Any:
         """The model of a row of the table."""
         member, sparse = ROWS[row]
-        recurrence = {} if member == "terraformer_lm" else more
-        return make(member, self.preset, sparse=sparse, depth=depth, dropout=0.0, **recurrence)
+        return make(member, self.preset, sparse=sparse, depth=depth, dropout=0.0)
 
 
 MEDIUM = Class(
@@ -66,14 +64,13 @@ LARGE = Class(
     rounds=3,
     together=False,
     depth=6,
-    blocks=2,
     block_goal=90,
     block_paper=42.5,
     goals={"+ sparse loss": 60, "Terraformer": 60},
     paper={"+ sparse feed-forward": 3.690 / 1.595, "+ sparse QKV": 3.690 / 3.154, "+ both": 3.690 / 0.183}
     | {"Terraformer": 37},
 )
-TINY = Class("small", count=2, rounds=1, depth=2, blocks=1)
+TINY = Class("small", count=2, rounds=1, depth=2)
 
 
 @BENCHES.case(
@@ -123,45 +120,27 @@ def ablation(trial: Trial, size: Class) -> Iterator[Row]:
     """Tokens a second of every row, and what the machine would do at best."""
     bandwidth = machine_bandwidth(torch.get_num_threads())
     yield trial.row("read bandwidth", bandwidth / 1e9, unit="GB/s", rival=None)
-    dense = engine_of(size.spec("dense", size.depth), size.dtype)
-    base = {"dense": Streams(dense, 1, size.count)}
+    base = {"dense": Streams(engine_of(size.spec("dense", size.depth), size.dtype), 1, size.count)}
     alone = seconds(trial, base, size)["dense"]
-    whole = {"dense": alone}
+    blocks = {"dense": median(base["dense"].in_blocks() for _ in range(size.rounds))}
     yield _row(trial, size, "dense", alone, None, bandwidth)
     if not size.together:
-        del base, dense
+        base = {}
     for row in list(ROWS)[1:]:
-        contestants = {row: Streams(engine_of(size.spec(row, size.depth), size.dtype), 1, size.count)}
-        took = seconds(trial, (contestants | base) if size.together else contestants, size)
-        whole[row] = took[row]
+        sparse = Streams(engine_of(size.spec(row, size.depth), size.dtype), 1, size.count)
+        took = seconds(trial, {row: sparse} | base, size)
+        blocks[row] = median(sparse.in_blocks() for _ in range(size.rounds))
         yield _row(trial, size, row, took[row], took.get("dense", alone), bandwidth)
-        del contestants
-    yield from _blocks(trial, size, whole)
+        del sparse
+    yield _block(trial, size, blocks)
 
 
-def _blocks(trial: Trial, size: Class, whole: dict[str, float]) -> Iterator[Row]:
-    """A block alone: what a deeper model takes more than a shallower one, by the number of blocks that it has more."""
-    each = {}
-    for row in ("dense", "+ both"):
-        shallow = {row: Streams(engine_of(size.spec(row, size.blocks), size.dtype), 1, size.count)}
-        took = seconds(trial, shallow, size)[row]
-        each[row] = 1e3 * (whole[row] - took) / (size.depth - size.blocks)
-        del shallow
+def _block(trial: Trial, size: Class, each: dict[str, float]) -> Row:
+    """A block alone, by the time that its operations take."""
     goal = None if size.block_goal is None else ratio_at_least(size.block_goal)
-    note = (
-        f"from {size.depth} and {size.blocks} blocks; in the paper {size.block_paper:.3g} times"
-        if size.block_paper
-        else ""
-    )
-    yield trial.row(
-        f"{size.preset}, a block, both sparse",
-        each["+ both"],
-        each["dense"],
-        unit="ms",
-        better="lower",
-        goal=goal,
-        note=note,
-    )
+    note = f"in the paper {size.block_paper:.3g} times faster" if size.block_paper else ""
+    found = (1e3 * each[row] / size.depth for row in ("+ both", "dense"))
+    return trial.row(f"{size.preset}, a block, both sparse", *found, unit="ms", better="lower", goal=goal, note=note)
 
 
 def seconds(trial: Trial, contestants: dict[str, Streams], size: Class) -> dict[str, float]:

@@ -4,7 +4,8 @@
 
 namespace {
 
-constexpr std::chrono::microseconds PATIENCE{50};  // how long a helper looks for the next operation of a token
+// How long a helper looks for the next operation of a token: most of them are shorter, and waking takes as long as they.
+constexpr std::chrono::microseconds PATIENCE{400};
 constexpr std::chrono::milliseconds GOOD{500};     // after so long without a stall, a helper's past is forgotten
 
 }  // namespace
@@ -57,7 +58,10 @@ void Helper::live() {
             continue;
         }
         for (int i = 0; i < 32; i++) breathe();
-        if (!resting.load() && Clock::now() - since < PATIENCE) continue;
+        if (!resting.load() && Clock::now() - since < PATIENCE) {
+            std::this_thread::yield();  // another process that waits for this core gets it
+            continue;
+        }
         sleep(seen);
         since = Clock::now();
     }

@@ -1,0 +1,65 @@
+"""Dense decoding: as fast as llama.cpp, and as the memory that the weights are read from."""
+
+from collections.abc import Iterator
+from dataclasses import asdict, replace
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+import torch
+
+from formers.bench.llama_cpp import LLAMA_CPP, LlamaShape, greedy, write_gguf
+from formers.bench.memory import in_fresh_process
+from formers.bench.native import BYTES, PROMPT, Streams, engine_of, machine_bandwidth, touched
+from formers.bench.race import race
+from formers.bench.registry import BENCHES
+from formers.bench.trial import Trial
+from formers.errors import FormersError
+from formers.family import make
+from formers.report.rows import Row, ratio_at_least, value_at_least
+
+ROUNDS = 9
+TINY = LlamaShape(vocab=64, dim=64, depth=1, heads=2, hidden=128)
+
+
+@BENCHES.case(
+    "decode",
+    "LLaMA-shaped (dim 2048, 12 layers, 750M parameters), native, greedy, one stream, random weights",
+    unit="tokens/s",
+    rival=LLAMA_CPP,
+    goal=ratio_at_least(1.0),
+)
+def llama(trial: Trial) -> Iterator[Row]:
+    """Tokens a second by the type of the weights, and the share of the machine's bandwidth that they are read with."""
+    shape, count = (TINY, 2) if trial.quick else (LlamaShape(), 8)
+    spec = make("llama", **asdict(shape))
+    for dtype in ("bf16", "int8"):
+        ours = Streams(engine_of(spec, dtype), 1, count)
+        theirs, why = rival(trial, shape, dtype, count)
+        with trial.progress(f"ours, {dtype}", 1 + ROUNDS) as tick:
+            took = race({"ours": ours}, warmup=1, rounds=1 if trial.quick else ROUNDS, tick=tick)["ours"] / count
+        row = trial.row(f"LLaMA-shaped, {dtype}", 1 / took, None if theirs is None else 1 / theirs)
+        yield row if why is None else replace(row, note=why)
+        bandwidth = machine_bandwidth(torch.get_num_threads())
+        reached = touched(spec) * BYTES[dtype] / took / bandwidth
+        note = f"of {bandwidth / 1e9:.1f} GB/s; scales of groups are not counted"
+        name = f"LLaMA-shaped, {dtype}: share of the bandwidth"
+        yield trial.row(name, reached, unit="", rival=None, goal=value_at_least(0.85), note=note)
+
+
+def rival(trial: Trial, shape: LlamaShape, dtype: str, count: int) -> tuple[float | None, str | None]:
+    """llama.cpp's median seconds of a token, or why there are none. It runs in a process of its own, which it may crash."""
+    if trial.case.rival is None or not trial.case.rival.installed:
+        return None, None
+    with TemporaryDirectory() as folder:
+        try:
+            rounds = 1 if trial.quick else ROUNDS
+            return in_fresh_process(timed, Path(folder) / "llama.gguf", shape, dtype, count, rounds), None
+        except FormersError as error:
+            return None, f"llama.cpp was not measured: {error}"
+
+
+def timed(file: Path, shape: LlamaShape, dtype: str, count: int, rounds: int) -> float:
+    """Write the model, load it, and time its tokens."""
+    write_gguf(file, shape, dtype)
+    run = greedy(file, list(range(PROMPT)), count)
+    return race({"theirs": run}, warmup=1, rounds=rounds)["theirs"] / count
