@@ -28,9 +28,11 @@ $(VENV)/.ready: pyproject.toml constraints.txt
 	$(BIN)/pip install --progress-bar on -c constraints.txt -e .
 	touch $@
 
-$(VENV)/.ready-dev: $(VENV)/.ready
+# Not behind the other: native code would be compiled twice.
+$(VENV)/.ready-dev: pyproject.toml constraints.txt
+	$(PYTHON) -m venv $(VENV)
 	$(BIN)/pip install --progress-bar on -c constraints.txt -e '.[dev]'
-	touch $@
+	touch $(VENV)/.ready $@
 
 clean:
 	rm -rf $(VENV) build *.egg-info src/*.egg-info

@@ -4,7 +4,9 @@ What depends on the instruction set is compiled once for each, and the library c
 optional: where there is no compiler for it, the package installs without, and PyTorch does the work.
 """
 
+import os
 import platform
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 from setuptools import Extension, setup
@@ -46,12 +48,13 @@ class BuildKernels(build_ext):
     """Compiles and links them. bound: by pybind11, to a Python module."""
 
     def build_extension(self, ext: Kernels) -> None:
-        objects = []
+        jobs = []
         for name, (flags, macros) in ext.sets.items():
             given = [*((macro, str(value)) for macro, value in macros.items()), ("KERNEL", f"kernel_{name}")]
-            objects += self._compile(ext, "kernel.cpp", name, flags, given)
-        for source in ext.once:
-            objects += self._compile(ext, source, "any", [], [])
+            jobs.append((ext, "kernel.cpp", name, flags, given))
+        jobs += [(ext, source, "any", [], []) for source in ext.once]
+        with ThreadPoolExecutor(os.cpu_count()) as pool:
+            objects = [made for some in pool.map(lambda job: self._compile(*job), jobs) for made in some]
         target = self.get_ext_fullpath(ext.name)
         self.compiler.link_shared_object(objects, target, target_lang="c++", extra_postargs=self._link_flags(ext))
 
