@@ -46,16 +46,13 @@ def pack(weight: Tensor | np.ndarray, type: str, group: int | None = None, seed:
 
     bf16 is rounded to nearest, ties to even. group: 64 for int8 and 32 for int4 if None. A tensor on the `meta` device
     has no numbers: it is filled with random ones of variance 1 / columns, those of `seed`, the same rows again and
-    again. Numbers in fp32 that lie as they are wanted are shared with the tensor, and not copied. Raises `ConfigError`
-    where the type or the group is not known, or a number to be quantised is not finite.
+    again. Raises `ConfigError` where the type or the group is not known, or a number to be quantised is not finite.
     """
     tensor = torch.from_numpy(weight) if isinstance(weight, np.ndarray) else weight.detach()
     group = _group(type, group)
     if tensor.dim() != 2 or 0 in tensor.shape:
         raise ConfigError(f"only matrices can be packed, this has the shape {tuple(tensor.shape)}")
     rows, columns = tensor.shape
-    if type == "fp32" and _lies_packed(tensor):
-        return Packed(tensor.numpy().view(np.uint8), columns, type, group)
     data = room(rows, row_bytes(type, columns, group))
     packed = Packed(data, columns, type, group)
     if tensor.is_meta:
@@ -64,12 +61,6 @@ def pack(weight: Tensor | np.ndarray, type: str, group: int | None = None, seed:
     for some in _runs(rows, columns):
         _store(packed, some, tensor[some].float())
     return packed
-
-
-def _lies_packed(tensor: Tensor) -> bool:
-    """Whether a matrix is its own packed form."""
-    plain = tensor.device.type == "cpu" and tensor.dtype == torch.float32 and tensor.is_contiguous()
-    return plain and tensor.shape[1] * 4 == row_bytes("fp32", tensor.shape[1], 0)
 
 
 def unpack(packed: Packed) -> Tensor:
