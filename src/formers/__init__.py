@@ -28,6 +28,7 @@ from formers.attention import (
 )
 from formers.block import Block, stack
 from formers.embedding import Embedding
+from formers.encoder_decoder import EncoderDecoder
 from formers.errors import CheckpointError, ConfigError, DataError, FormersError
 from formers.family import MEMBERS, make
 from formers.feedforward import GLU, MLP
@@ -36,7 +37,7 @@ from formers.init import Normal, Xavier
 from formers.linear import (
     Linear,
 )
-from formers.model import Decoder, Encoder, EncoderDecoder
+from formers.model import Decoder, Encoder
 from formers.norm import LayerNorm, RMSNorm
 from formers.parallel import Parallel
 from formers.position import (

@@ -10,7 +10,7 @@ from published import transformers as tf
 
 from formers import CheckpointError, ConfigError, T5Buckets, hub, make
 from formers.data.tokenizer import ByteTokenizer
-from formers.model import EncoderDecoder
+from formers.encoder_decoder import EncoderDecoder
 from formers.spec import assign
 
 SMALL = {"vocab": VOCAB, "dim": 32, "depth": 2, "heads": 4, "hidden": 40}

@@ -5,7 +5,7 @@ from collections.abc import Iterator
 from torch import Tensor
 
 from formers.attention.project import Dense, DenseLayer, DenseShare, ProjectionLayer
-from formers.attention.shared_qk import unit
+from formers.attention.shared_qk import own_key_problems, unit
 from formers.spec.core import Site
 
 
@@ -21,9 +21,7 @@ class AveragedQK(Dense):
         return True
 
     def problems(self, site: Site) -> Iterator[tuple[str, str]]:
-        if site.kv_heads != site.heads:
-            what = f"each of {site.heads} queries is its own key, but there are {site.kv_heads} key heads"
-            yield what, "kv_heads=None"
+        yield from own_key_problems(site)
 
     def build(self, site: Site) -> ProjectionLayer:
         return AveragedQKLayer(self, site)

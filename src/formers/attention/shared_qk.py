@@ -28,9 +28,7 @@ class SharedQK(Projection):
         return True
 
     def problems(self, site: Site) -> Iterator[tuple[str, str]]:
-        if site.kv_heads != site.heads:
-            what = f"each of {site.heads} queries is its own key, but there are {site.kv_heads} key heads"
-            yield what, "kv_heads=None"
+        yield from own_key_problems(site)
 
     def build(self, site: Site) -> ProjectionLayer:
         return SharedQKLayer(self, site)
@@ -77,6 +75,13 @@ class SharedQKShare(ProjectionLayer):
 
     def output(self, heads: Tensor) -> Tensor:
         return self._out.columns(join_heads(heads))
+
+
+def own_key_problems(site: Site) -> Iterator[tuple[str, str]]:
+    """What is wrong with a number of key heads where each query is its own key."""
+    if site.kv_heads != site.heads:
+        what = f"each of {site.heads} queries is its own key, but there are {site.kv_heads} key heads"
+        yield what, "kv_heads=None"
 
 
 def unit(q: Tensor) -> Tensor:

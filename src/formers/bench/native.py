@@ -56,9 +56,9 @@ def touched(spec: Spec) -> int:
     """How many weights a token meets: one row of the embedding, the active units of sparse layers, all of the rest."""
     model: Any = meta(spec)
     met = sum(parameter.numel() for parameter in model.parameters())
-    tables = [model.embedding.tokens, *(part for part in model.embedding.modules() if isinstance(part, nn.Embedding))]
+    tables = [part for part in model.embedding.modules() if isinstance(part, nn.Embedding)]
     tied = model.head is not None and model.spec.head.tied
-    for table in dict.fromkeys(tables):
+    for table in tables:
         if table is not model.embedding.tokens or not tied:
             met -= table.weight.numel() - table.weight.shape[1]
     for layer in model.modules():

@@ -5,8 +5,9 @@ from typing import Any
 
 from formers.cli.model import read_spec, require_buildable
 from formers.cli.parser import Parser
+from formers.encoder_decoder import EncoderDecoder
 from formers.errors import ConfigError
-from formers.model import EncoderDecoder, TokenModel
+from formers.model import TokenModel
 from formers.train.spec import TrainSpec
 
 EXAMPLES = """\

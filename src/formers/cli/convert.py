@@ -13,6 +13,7 @@ from formers.cli.model import read_spec, require_buildable
 from formers.cli.parser import Parser
 from formers.cli.progress import ticking
 from formers.cli.terminal import Terminal
+from formers.cli.train import INTERRUPTED
 from formers.cli.training import changed, declare_training, given_training, new_training
 from formers.convert import Sparsity, distil, inherit, missed, pairs_of, sparse_counterpart
 from formers.data.tokenizer import Tokenizer
@@ -21,7 +22,6 @@ from formers.model import parameter_count
 from formers.tasks import Causal, Prepared, open_prepared
 from formers.train import Run, TrainSpec, load_model, load_run_tokenizer, train
 
-INTERRUPTED = 130
 EXAMPLES = """\
   formers convert runs/notes --to sparse --out runs/sparse-notes --steps 2000
   formers convert runs/gpt2 --to sparse --block 64 --rank 16 --modules 12 --data notes/ --out runs/sparse --steps 5000

@@ -10,9 +10,9 @@ from formers.cli.parser import Parser
 from formers.data.source.reading import read_text
 from formers.data.tokenizer import Tokenizer
 from formers.decode import Sampling, beam_search, generate, stream
-from formers.decode.engine import ENGINES, choose_engine
+from formers.decode.engine import ENGINES, Choice, choose_engine
+from formers.encoder_decoder import EncoderDecoder
 from formers.errors import DataError, FormersError
-from formers.model import EncoderDecoder
 from formers.native.engine.weights import TYPES
 from formers.train import load_model, load_run_tokenizer
 from formers.train.device import pick_device
@@ -67,9 +67,10 @@ def run(options: argparse.Namespace) -> None:
     texts = _prompts(options, translates)
     prompts = [tokenizer.encode(text) for text in texts]
     if len(prompts) == 1 and options.beam is None:
-        how = {"max_new": options.max_new, "stop": options.stop, "seed": options.seed, **_engine(options, model)}
+        how = {"max_new": options.max_new, "stop": options.stop, "seed": options.seed}
+        engine = _engine(options, model)
         sampling = _sampling(options, translates)
-        for piece in stream(model, prompts[0], tokenizer=tokenizer, sampling=sampling, **how):
+        for piece in stream(model, prompts[0], tokenizer=tokenizer, sampling=sampling, engine=engine, **how):
             print(piece, end="", flush=True)
         print()
         return
@@ -89,12 +90,12 @@ def _require_one_way(options: argparse.Namespace) -> None:
         raise FormersError("a beam is searched with PyTorch; leave out --beam, or --engine and --dtype")
 
 
-def _engine(options: argparse.Namespace, model: Any) -> dict[str, Any]:
+def _engine(options: argparse.Namespace, model: Any) -> Choice:
     """How to decode. Where the native engine could have been expected, standard error says why PyTorch does it."""
     choice = choose_engine(model, options.engine, options.dtype)
     if options.engine == "auto" and choice.why is not None:
         print(f"decoding with PyTorch: {choice.why}", file=sys.stderr)
-    return {"engine": "torch" if choice.program is None else "native", "dtype": options.dtype}
+    return choice.packed()
 
 
 def open_model(path: Path) -> tuple[Any, Tokenizer]:
@@ -150,7 +151,7 @@ def _written(options: argparse.Namespace, model: Any, prompts: list[list[int]], 
             found = beam_search(model, group, width=options.beam, **how)
             yield from (best[0].text or "" for best in found)
         return
-    how |= _engine(options, model)
+    how |= {"engine": _engine(options, model)}
     sampling = _sampling(options, isinstance(model.spec, EncoderDecoder))
     for number, group in enumerate(groups):
         rows = generate(model, group, sampling=sampling, seed=options.seed + number * TOGETHER, **how)

@@ -8,8 +8,9 @@ from formers.data.atomic import replacing
 from formers.data.source import documents, pairs, split
 from formers.data.tokenizer import Tokenizer
 from formers.data.tokens import write_text
+from formers.encoder_decoder import EncoderDecoder
 from formers.errors import ConfigError, DataError
-from formers.model import Encoder, EncoderDecoder
+from formers.model import Encoder
 from formers.tasks import (
     Causal,
     Masked,

@@ -6,10 +6,11 @@ from pathlib import Path
 from typing import Any, get_type_hints
 
 from formers.cli.parser import Parser
+from formers.encoder_decoder import EncoderDecoder
 from formers.errors import ConfigError
 from formers.family import MEMBERS, make
 from formers.family.registry import preset_of
-from formers.model import EncoderDecoder, TokenModel
+from formers.model import TokenModel
 from formers.spec import Spec, assign, check, from_json, parse
 from formers.spec.codec import mean
 from formers.spec.fields import describe, fits

@@ -9,9 +9,9 @@ import torch
 from formers.cli.material import require_vocabulary
 from formers.cli.terminal import Terminal
 from formers.data.tokenizer import ByteTokenizer, Tokenizer
+from formers.encoder_decoder import EncoderDecoder
 from formers.errors import ConfigError, FormersError
 from formers.family import MEMBERS
-from formers.model import EncoderDecoder
 from formers.report.drawing import draw
 from formers.report.meeting import pieces, square_of, told
 from formers.report.parts import Look, looks

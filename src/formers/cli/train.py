@@ -10,8 +10,9 @@ from formers.cli.material import Material, open_material, prepare_material, requ
 from formers.cli.model import chosen_model, declare_model, read_spec, require_buildable
 from formers.cli.parser import Parser
 from formers.cli.training import changed, declare_training, given_training, new_training
+from formers.encoder_decoder import EncoderDecoder
 from formers.errors import CheckpointError, ConfigError
-from formers.model import EncoderDecoder, parameter_count
+from formers.model import parameter_count
 from formers.train import Run, TrainSpec, load_run_tokenizer, train
 
 INTERRUPTED = 130

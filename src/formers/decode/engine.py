@@ -30,10 +30,14 @@ class Reader(Protocol):
 
 
 class Choice(NamedTuple):
-    """program: what the native engine is to run, its weights not packed yet; None: PyTorch decodes, and `why` says why."""
+    """program: what the native engine is to run; None: PyTorch decodes, and `why` says why."""
 
     program: Program | None
     why: str | None = None
+
+    def packed(self) -> "Choice":
+        """The same, its weights packed now, and not anew by every reader."""
+        return self if self.program is None else self._replace(program=self.program.packed())
 
     def reader(self, model: nn.Module, prompts: Prompts) -> Reader:
         """Ready to read the prompts."""
@@ -43,8 +47,9 @@ class Choice(NamedTuple):
 def choose_engine(model: nn.Module, engine: str = "auto", dtype: str | None = None) -> Choice:
     """Whether the native engine can decode with a model.
 
-    engine: 'auto' takes the native one where it is built, the model is on the CPU in 32 bits or fewer, and the engine
-    knows all of its parts; 'native' raises FormersError, saying what is missing, where it cannot; 'torch' never takes it.
+    The weights of what it gives are not packed yet. engine: 'auto' takes the native one where it is built, the model is
+    on the CPU in 32 bits or fewer, and the engine knows all of its parts; 'native' raises FormersError, saying what is
+    missing, where it cannot; 'torch' never takes it.
     dtype: of the native engine's weights, 'fp32', 'bf16', 'int8' or 'int4'; None: the model's own.
     """
     if engine not in ENGINES:
@@ -66,6 +71,17 @@ def choose_engine(model: nn.Module, engine: str = "auto", dtype: str | None = No
         wanted = "the engine 'native'" if engine == "native" else f"weights in {dtype}"
         raise FormersError(f"{why}; {wanted} cannot be had for this model: leave that out to decode with PyTorch")
     return Choice(None, why)
+
+
+def chosen(model: nn.Module, engine: str | Choice, dtype: str | None) -> Choice:
+    """What was chosen before, or a choice made now. Raises FormersError as `choose_engine`, and for a type beside a Choice."""
+    if not isinstance(engine, Choice):
+        return choose_engine(model, engine, dtype)
+    if dtype is not None:
+        raise FormersError(
+            f"the engine was chosen already, with the type of its weights: give {dtype!r} to choose_engine"
+        )
+    return engine
 
 
 def _weight(model: Any) -> Tensor:

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from formers.data.tokenizer import Tokenizer
-from formers.decode.engine import Choice, EngineName, Reader, choose_engine
+from formers.decode.engine import Choice, EngineName, Reader, chosen
 from formers.decode.prompt import Prompts, at_rest, prepare
 from formers.decode.sampling import Sampling, choose, row_seeds, uniforms
 from formers.decode.transcript import Generation, Stops, Transcript
@@ -27,7 +27,7 @@ def generate(
     tokenizer: Tokenizer | None = None,
     start: int | None = None,
     seed: int = 0,
-    engine: EngineName = "auto",
+    engine: EngineName | Choice = "auto",
     dtype: str | None = None,
 ) -> list[Generation]:
     """Write behind each prompt, or, for an encoder-decoder, write what belongs to each source.
@@ -37,7 +37,8 @@ def generate(
 
     max_new: the most tokens that a row may get. stop: ids and strings that end a row; a tokenizer's end id always does.
     start: the id that an encoder-decoder, or an empty prompt, begins with; by default the tokenizer's start or end id.
-    engine: 'auto' decodes natively where that can be, 'native' says what is in the way where it cannot, 'torch' does not.
+    engine: 'auto' decodes natively where that can be, 'native' says what is in the way where it cannot, 'torch' does not;
+    or what `choose_engine` has chosen, for those who write often with one model: its weights are packed once.
     dtype: of the native engine's weights, 'fp32', 'bf16', 'int8' or 'int4'; None: the model's own.
     Raises FormersError for prompts that the model cannot read or continue.
     """
@@ -58,7 +59,7 @@ def stream(
     stop: Stop = (),
     start: int | None = None,
     seed: int = 0,
-    engine: EngineName = "auto",
+    engine: EngineName | Choice = "auto",
     dtype: str | None = None,
 ) -> "Stream[str]":
     """The text behind one prompt in pieces, each as soon as it is certain. Arguments and errors as for `generate`."""
@@ -77,13 +78,13 @@ def stream_batch(
     tokenizer: Tokenizer | None = None,
     start: int | None = None,
     seed: int = 0,
-    engine: EngineName = "auto",
+    engine: EngineName | Choice = "auto",
     dtype: str | None = None,
 ) -> "Stream[tuple[int, str]]":
     """(row, piece) of the text behind several prompts, as soon as it is certain. All else is as for `generate`."""
     ready = prepare(model, prompts, max_new, start, tokenizer)
     stops = Stops.of(stop, tokenizer, ready.vocab)
-    choice = choose_engine(model, engine, dtype)
+    choice = chosen(model, engine, dtype)
     seeds = row_seeds(seed, len(prompts))
     transcripts = [
         Transcript(stops, budget, row_seed, tokenizer) for budget, row_seed in zip(ready.budgets, seeds, strict=True)

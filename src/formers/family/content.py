@@ -15,13 +15,14 @@ from formers.attention import (
 )
 from formers.block import Block, stack
 from formers.embedding import Embedding
+from formers.encoder_decoder import EncoderDecoder
 from formers.errors import ConfigError
 from formers.family.originals import SMALL
 from formers.family.registry import member
 from formers.feedforward import MLP
 from formers.head import Untied
 from formers.init import Xavier
-from formers.model import Decoder, Encoder, EncoderDecoder
+from formers.model import Decoder, Encoder
 from formers.norm import LayerNorm
 from formers.parallel import Parallel
 from formers.position import Axial, Learned, Rotary, SelfLast, Sinusoidal

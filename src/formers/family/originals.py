@@ -3,11 +3,12 @@
 from formers.attention import Attention, CrossAttention, Dense
 from formers.block import Block, stack
 from formers.embedding import Embedding
+from formers.encoder_decoder import EncoderDecoder
 from formers.family.registry import member
 from formers.feedforward import GLU, MLP
 from formers.head import MaskedLM, Untied
 from formers.init import Normal, Xavier
-from formers.model import Decoder, Encoder, EncoderDecoder
+from formers.model import Decoder, Encoder
 from formers.norm import LayerNorm, RMSNorm
 from formers.position import Learned, Rotary, Sinusoidal
 from formers.residual import PostNorm, PreNorm

@@ -5,11 +5,12 @@ from typing import Any
 from formers.attention import CrossAttention, SparseQueries
 from formers.block import Block, stack
 from formers.embedding import Embedding
+from formers.encoder_decoder import EncoderDecoder
 from formers.family.originals import SMALL
 from formers.family.registry import member
 from formers.family.sparsity import Sparsity, position_of
 from formers.init import Xavier
-from formers.model import Decoder, Encoder, EncoderDecoder
+from formers.model import Decoder, Encoder
 from formers.norm import LayerNorm
 from formers.residual import PreNorm
 

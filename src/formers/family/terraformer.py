@@ -8,6 +8,7 @@ from formers.attention import LSH, Attention, MultConv
 from formers.block import Block
 from formers.call import Layer
 from formers.embedding import Embedding
+from formers.encoder_decoder import EncoderDecoder
 from formers.errors import ConfigError
 from formers.family.content import lsh_attention
 from formers.family.registry import member
@@ -15,7 +16,7 @@ from formers.family.scaling import SIZES, SPARSE_SMALL
 from formers.family.sparsity import Sparsity, position_of
 from formers.init import Xavier
 from formers.linear import Linear
-from formers.model import Decoder, Encoder, EncoderDecoder
+from formers.model import Decoder, Encoder
 from formers.norm import LayerNorm
 from formers.parallel import Parallel
 from formers.parts import pieces

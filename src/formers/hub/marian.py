@@ -6,6 +6,7 @@ from typing import Any
 from formers.attention import Attention, CrossAttention
 from formers.block import Block, stack
 from formers.embedding import Embedding
+from formers.encoder_decoder import EncoderDecoder
 from formers.feedforward import MLP
 from formers.head import Tied
 from formers.hub.config import ACTIVATION, DEPTH, FLAG, NUMBER, WHOLE, Alike, Fixed, Key
@@ -14,7 +15,7 @@ from formers.hub.format import NO_PARTS, Format, Parts
 from formers.hub.table import Constant, Row, Table, Tie
 from formers.hub.transform import OneRow
 from formers.init import Normal
-from formers.model import Decoder, Encoder, EncoderDecoder
+from formers.model import Decoder, Encoder
 from formers.position import Sinusoidal
 from formers.residual import PostNorm
 

@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from formers.model import EncoderDecoder
+from formers.encoder_decoder import EncoderDecoder
 from formers.spec import find_problems
 
 

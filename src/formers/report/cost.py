@@ -16,9 +16,9 @@ import formers.report.sparse_price  # noqa: F401 - registers prices
 from formers.after_encoder import AfterEncoder
 from formers.attention import Attention
 from formers.block import Block
+from formers.encoder_decoder import EncoderDecoder
 from formers.errors import FormersError
 from formers.feedforward import FeedForward
-from formers.model import EncoderDecoder
 from formers.parallel import Parallel
 from formers.report.price import Price, price_of
 from formers.reversible import Reversible

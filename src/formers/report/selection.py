@@ -16,7 +16,7 @@ from formers.attention.plan import Plan, Tiles
 from formers.attention.select import Selector, SelectorRule
 from formers.attention.sorted.plan import SortedPlan
 from formers.call import Encoded
-from formers.model import EncoderDecoder
+from formers.encoder_decoder import EncoderDecoder
 from formers.places import Places, Spots
 from formers.report.square import PIECE, keys_seen, marks_of, visible
 

@@ -1,8 +1,9 @@
 """Whether a model can learn a task at all, said before the first step."""
 
 from formers.data.tokenizer import Tokenizer
+from formers.encoder_decoder import EncoderDecoder
 from formers.errors import ConfigError
-from formers.model import Decoder, Encoder, EncoderDecoder
+from formers.model import Decoder, Encoder
 from formers.spec import Spec
 
 Kind = type[Decoder] | type[Encoder] | type[EncoderDecoder]

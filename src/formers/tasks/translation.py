@@ -10,8 +10,8 @@ from torch import nn
 from formers.data.batches import PairBatch, PairBatches
 from formers.data.tokenizer import Tokenizer
 from formers.decode import beam_search
+from formers.encoder_decoder import EncoderDecoder
 from formers.errors import DataError
-from formers.model import EncoderDecoder
 from formers.spec import Spec
 from formers.tasks.chunked_loss import lost
 from formers.tasks.fit import require_fit

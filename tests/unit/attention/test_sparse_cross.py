@@ -22,7 +22,7 @@ from formers import (
 from formers.attention import SparseQueries
 from formers.attention.oracle import attend_dense
 from formers.call import Call, Encoded
-from formers.model import EncoderDecoderLayer
+from formers.encoder_decoder import EncoderDecoderLayer
 from formers.places import Places
 from formers.spec import Site
 from formers.state import select

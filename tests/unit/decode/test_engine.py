@@ -48,6 +48,21 @@ def test_rows_that_end_leave_the_others_alone() -> None:
 
 
 @built
+def test_a_choice_that_is_made_once_serves_many_prompts() -> None:
+    llama = model("llama")
+    choice = choose_engine(llama, "native", "bf16").packed()
+    assert choice.packed().program.matrices[0].data is choice.program.matrices[0].data
+    for prompt in PROMPTS:
+        again, anew = (
+            generate(llama, [prompt], max_new=9, sampling=GREEDY, **how)
+            for how in ({"engine": choice}, {"engine": "native", "dtype": "bf16"})
+        )
+        assert again == anew
+    with pytest.raises(FormersError, match="choose_engine"):
+        generate(llama, [[1]], max_new=1, engine=choice, dtype="int8")
+
+
+@built
 def test_a_model_in_training_is_left_as_it_was() -> None:
     transformer = model("transformer", dropout=0.5).train()
     first, second = (generate(transformer, PROMPTS, max_new=9, sampling=GREEDY, start=0) for _ in range(2))

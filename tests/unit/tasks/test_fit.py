@@ -3,8 +3,9 @@ from tiny_task import TINY
 
 from formers import make
 from formers.data.tokenizer import ByteTokenizer
+from formers.encoder_decoder import EncoderDecoder
 from formers.errors import ConfigError
-from formers.model import Decoder, Encoder, EncoderDecoder
+from formers.model import Decoder, Encoder
 from formers.tasks.fit import require_fit
 
 

@@ -129,7 +129,8 @@ def ablation(trial: Trial, size: Class) -> Iterator[Row]:
     for row in list(ROWS)[1:]:
         sparse = Streams(engine_of(size.spec(row, size.depth), size.dtype), 1, size.count)
         took = seconds(trial, {row: sparse} | base, size)
-        blocks[row] = median(sparse.in_blocks() for _ in range(size.rounds))
+        if row == "+ both":
+            blocks[row] = median(sparse.in_blocks() for _ in range(size.rounds))
         yield _row(trial, size, row, took[row], took.get("dense", alone), bandwidth)
         del sparse
     yield _block(trial, size, blocks)

@@ -4,14 +4,11 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from formers.native.engine.weights import up_to
+
 DEPTH = 32  # inputs in a block
 WIDEST = 80  # outputs in a block, at most
 LANES = 16  # outputs come in multiples of so many
-
-
-def up_to(count: int, to: int) -> int:
-    """The next multiple."""
-    return -(-count // to) * to
 
 
 def panel_width(outputs: int) -> int:

@@ -6,10 +6,11 @@ import torch
 from torch import Tensor, nn
 
 from formers.embedding import EmbeddingLayer
+from formers.encoder_decoder import EncoderDecoderLayer
 from formers.errors import ConfigError, NoRuleError
 from formers.feedforward import ACTIVATIONS
 from formers.head import MaskedLMLayer, TiedLayer, UntiedLayer
-from formers.model import Decoder, EncoderDecoderLayer, TokenLayer
+from formers.model import Decoder, TokenLayer
 from formers.native.engine import lower_attention, lower_depth, lower_places, lower_sparse  # noqa: F401 - they bring rules
 from formers.native.engine.build import Builder, linear
 from formers.native.engine.program import Program

@@ -6,10 +6,11 @@ import torch
 from torch.nn import functional as F
 
 from formers.native.engine import lower_projections  # noqa: F401 - it brings its rules
-from formers.native.engine.blocks import LANES, choices, units, up_to
+from formers.native.engine.blocks import LANES, choices, units
 from formers.native.engine.build import Builder, linear
 from formers.native.engine.pieces import pieces_of
 from formers.native.engine.rules import sublayer_rule
+from formers.native.engine.weights import up_to
 from formers.recurrence.sru import SRUBranchLayer
 from formers.sparse.experts import BlockFFLayer, SwitchFFLayer
 from formers.sparse.feedforward import SparseFFLayer

@@ -6,9 +6,10 @@ from typing import Any
 from torch import Tensor, nn
 
 from formers.errors import NoRuleError
-from formers.native.engine.blocks import DEPTH, LANES, gates, panel_width, panels, up_to
+from formers.native.engine.blocks import DEPTH, LANES, gates, panel_width, panels
 from formers.native.engine.build import ACTIVATIONS, Builder, linear
 from formers.native.engine.pieces import pieces_of
+from formers.native.engine.weights import up_to
 from formers.sparse.convolution import ModuleConv
 from formers.sparse.low_rank import LowRankLinear
 from formers.sparse.modular import ModularLinear

@@ -74,12 +74,12 @@ def unpack(packed: Packed) -> Tensor:
 def row_bytes(type: str, columns: int, group: int) -> int:
     """Bytes from one row to the next."""
     scales = -(-columns // group) * 2 if group else 0
-    return _up_to(_value_bytes(type, columns) + scales, 64)
+    return up_to(_value_bytes(type, columns) + scales, 64)
 
 
 def room(rows: int, stride: int) -> np.ndarray:
     """Zeros, uint8 (rows, stride): whole pages, large ones where the system has them, for rows are read in any order."""
-    memory = mmap.mmap(-1, _up_to(rows * stride, HUGE if rows * stride >= HUGE else mmap.PAGESIZE))
+    memory = mmap.mmap(-1, up_to(rows * stride, HUGE if rows * stride >= HUGE else mmap.PAGESIZE))
     if hasattr(mmap, "MADV_HUGEPAGE"):
         memory.madvise(mmap.MADV_HUGEPAGE)
     return np.frombuffer(memory, np.uint8, rows * stride).reshape(rows, stride)
@@ -117,7 +117,7 @@ def _store(packed: Packed, some: slice, numbers: Tensor) -> None:
     if packed.type in DTYPES:
         values.view(DTYPES[packed.type])[:, : packed.columns] = numbers
         return
-    padded = torch.nn.functional.pad(numbers, (0, _up_to(packed.columns, 64) - packed.columns))
+    padded = torch.nn.functional.pad(numbers, (0, up_to(packed.columns, 64) - packed.columns))
     codes, by = quantise(padded, packed.type, packed.group)
     values.copy_(codes)
     scales.copy_(by[:, : scales.shape[1]])
@@ -133,9 +133,9 @@ def _parts(packed: Packed, some: slice) -> tuple[Tensor, Tensor]:
 
 def _value_bytes(type: str, columns: int) -> int:
     if type in DTYPES:
-        return _up_to(columns * BITS[type] // 8, 64)
-    return _up_to(columns, 64) * BITS[type] // 8
+        return up_to(columns * BITS[type] // 8, 64)
+    return up_to(columns, 64) * BITS[type] // 8
 
 
-def _up_to(count: int, to: int) -> int:
+def up_to(count: int, to: int) -> int:
     return -(-count // to) * to
