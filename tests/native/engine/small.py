@@ -20,10 +20,12 @@ from formers import (
     Window,
     stack,
 )
+from formers.native.engine.library import engine, missing
 from formers.native.engine.lower import lower
 from formers.native.engine.run import Engine, Session
 
 VOCAB, DIM = 40, 32
+KERNELS = () if missing() else tuple(k for k in ("plain", "avx2", "avx512", "vnni", "amx") if engine().runs_here(k))
 
 
 def decoder(*sublayers: Any, **fields: Any) -> Decoder:

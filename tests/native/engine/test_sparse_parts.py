@@ -5,6 +5,7 @@ from typing import Any
 import pytest
 import torch
 from parts import Emit, built, program, ragged, run, table
+from small import KERNELS
 from torch import Tensor, nn
 
 from formers.attention import MultConv
@@ -13,7 +14,6 @@ from formers.attention.sparse_cross import SparseQueries
 from formers.attention.sparse_project import Convolutional, LowRank, Modular, Multiplicative, MultiplicativeModular
 from formers.call import Call
 from formers.native.engine import lower  # noqa: F401 - it brings the rules
-from formers.native.engine.library import engine, missing
 from formers.native.engine.rules import head_rule, output_rule, projection_rule, query_rule, sublayer_rule
 from formers.places import Places
 from formers.recurrence import SRUBranch
@@ -21,7 +21,6 @@ from formers.sparse import BlockFF, SparseFF, SwitchFF
 from formers.sparse.head import LocalHead, LowRankHead, Mixed, MultiplicativeHead
 from formers.spec.core import Spec
 
-KERNELS = () if missing() else tuple(k for k in ("plain", "avx2", "avx512", "vnni", "amx") if engine().runs_here(k))
 # Activations are fp32; with weights in int8 and int4 some products round them, to 8 bits or to bf16.
 CLOSE = {"fp32": 2e-5, "bf16": 2e-4, "int8": 0.05, "int4": 0.05}
 

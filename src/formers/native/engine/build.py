@@ -56,10 +56,15 @@ class Builder:
         """Floats for each row."""
         return self._widths[register]
 
-    def cache(self, keep: str, *, heads: int, capacity: int, width: int) -> int:
+    def cache(self, keep: str, *, heads: int, capacity: int, width: int, type: str = "fp32") -> int:
         """Something that each stream keeps; see `Cache`."""
-        self._caches.append(Cache(keep, heads, capacity, width))
+        self._caches.append(Cache(keep, heads, capacity, width, type))
         return len(self._caches) - 1
+
+    def keys_and_values(self, keep: str, *, heads: int, capacity: int, width: int) -> list[int]:
+        """Two caches, in halves where weights are in halves or less."""
+        type = "fp32" if self.dtype == "fp32" else "bf16"
+        return [self.cache(keep, heads=heads, capacity=capacity, width=width, type=type) for _ in range(2)]
 
     def once(self, key: Hashable, make: Callable[[], int]) -> int:
         """A register that many operations read, such as the angles of positions: made when it is first asked for."""

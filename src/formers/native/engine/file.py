@@ -13,7 +13,7 @@ from formers.errors import CheckpointError
 from formers.native.engine.program import Cache, Op, Program, Source
 from formers.native.engine.weights import TYPES, Packed, row_bytes
 
-VERSION = 1  # of the metadata; of files that this code can open
+VERSION = 2  # of the metadata; of files that this code can open
 LINE = 64  # matrices begin at multiples of so many bytes
 KEPT = ("name", "spec", "vocab", "length", "logits", "widths", "caches", "ops")  # fields of a program, as they are
 LONGEST = 1 << 30  # header that is believed
@@ -107,7 +107,8 @@ def _program(kept: dict[str, Any], header: dict[str, Any], whole: np.ndarray) ->
         logits=int(kept["logits"]),
         widths=tuple(map(int, kept["widths"])),
         caches=tuple(
-            Cache(str(keep), int(heads), int(capacity), int(width)) for keep, heads, capacity, width in kept["caches"]
+            Cache(str(keep), int(heads), int(capacity), int(width), str(type))
+            for keep, heads, capacity, width, type in kept["caches"]
         ),
         ops=tuple(_op(*op) for op in kept["ops"]),
         matrices=matrices,

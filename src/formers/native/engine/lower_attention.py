@@ -54,7 +54,7 @@ def _(layer: AttentionLayer, build: Builder, x: int, into: int, add: bool) -> No
     order: Order = order_rule.apply(layer.position, build, made, heads, kv_heads)
     horizon = layer.pattern.horizon
     keep = "growing" if horizon is None else "rolling"
-    caches = [build.cache(keep, heads=kv_heads, capacity=horizon or 0, width=width) for _ in range(2)]
+    caches = build.keys_and_values(keep, heads=kv_heads, capacity=horizon or 0, width=width)
     out = build.register(heads * width)
     build.op(
         "attend",
@@ -75,7 +75,7 @@ def _(layer: CrossAttentionLayer, build: Builder, x: int, into: int, add: bool) 
     heads, kv_heads = layer.spec.heads, layer.spec.kv_heads or layer.spec.heads
     width: int = layer.projection.head_dim  # type: ignore[assignment]
     q: Slice = query_rule.apply(layer.projection, build, x)
-    caches = [build.cache("given", heads=kv_heads, capacity=0, width=width) for _ in range(2)]
+    caches = build.keys_and_values("given", heads=kv_heads, capacity=0, width=width)
     out = build.register(heads * width)
     ints = [heads, kv_heads, width, width, q.first]
     build.op(

@@ -18,6 +18,7 @@ from formers.sparse.feedforward import SparseFFLayer
 # What chooses reads its input through a small product, in which quantised weights would have the input rounded, too: where
 # two are nearly the largest the other would be chosen. So it is kept in halves.
 CHOOSING = {"int8": "bf16", "int4": "bf16"}
+BLOCKS = 24  # of a piece, at least: eight units are read side by side, and three times that hides how it begins
 
 
 @sublayer_rule(SparseFFLayer)
@@ -30,7 +31,8 @@ def _(layer: SparseFFLayer, build: Builder, x: int, into: int, add: bool) -> Non
         build.matrix(choices(second.weight.detach(), among, build.dtype)),
         build.matrix(units(layer.up.weight.detach(), layer.down.weight.detach())),
     ]
-    pieces = pieces_of(build.dtype, spec.hidden // among * (2 * dim + spec.rank * width))
+    blocks = spec.hidden // among
+    pieces = min(pieces_of(build.dtype, blocks * (2 * dim + spec.rank * width)), max(1, blocks // BLOCKS))
     scratch = build.register(up_to(spec.rank, 2)), build.register(pieces * up_to(dim, LANES))
     build.op(
         "sparse_feedforward",

@@ -29,13 +29,14 @@ class Op(NamedTuple):
 
 
 class Cache(NamedTuple):
-    """What each stream keeps: floats (heads, capacity, width). keep: "fixed", "growing", "rolling" or "given"; capacity
-    is that of a fixed or rolling one, 0 for the others."""
+    """What each stream keeps: (heads, capacity, width). keep: "fixed", "growing", "rolling" or "given"; capacity is that
+    of a fixed or rolling one, 0 for the others. type: of its numbers, "fp32" or "bf16"; fixed ones are fp32."""
 
     keep: str
     heads: int
     capacity: int
     width: int
+    type: str = "fp32"
 
 
 class Source(NamedTuple):

@@ -37,7 +37,7 @@ class Engine:
                 length=program.length or 0,
                 logits=program.logits,
                 widths=program.widths,
-                caches=[(KEEPS.index(cache.keep), *cache[1:]) for cache in program.caches],
+                caches=[(KEEPS.index(cache.keep), *cache[1:-1], TYPES.index(cache.type)) for cache in program.caches],
                 ops=[op[:-1] for op in program.ops],
                 matrices=[(m.data, m.columns, TYPES.index(m.type), m.group) for m in packed],
                 vectors=list(program.vectors),

@@ -34,7 +34,7 @@ using Array = py::array_t<T, py::array::c_style>;
 using Ints = Array<int64_t>;
 using GivenOp = std::tuple<std::string, std::vector<int64_t>, std::vector<int64_t>, std::vector<int64_t>,
                            std::vector<float>, std::vector<int64_t>, std::vector<int64_t>, std::vector<int64_t>>;
-using GivenCache = std::tuple<int64_t, int64_t, int64_t, int64_t>;        // keep, heads, capacity, width
+using GivenCache = std::tuple<int64_t, int64_t, int64_t, int64_t, int32_t>;  // keep, heads, capacity, width, type
 using GivenMatrix = std::tuple<Array<uint8_t>, int64_t, int32_t, int64_t>;  // data, columns, type, group
 
 // A program, and the arrays that its weights stand in.
@@ -55,8 +55,8 @@ std::unique_ptr<Held> make_program(int64_t vocab, int64_t length, int64_t logits
                                    const std::vector<GivenCache>& caches, const std::vector<GivenOp>& ops,
                                    const std::vector<GivenMatrix>& matrices, const std::vector<Array<float>>& vectors) {
     Shapes shapes = {widths, {}, vocab, length};
-    for (const auto& [keep, heads, capacity, width] : caches)
-        shapes.caches.push_back({static_cast<Keep>(keep), heads, capacity, width});
+    for (const auto& [keep, heads, capacity, width, type] : caches)
+        shapes.caches.push_back({static_cast<Keep>(keep), heads, capacity, width, static_cast<Type>(type)});
     std::vector<OpGiven> given;
     for (const auto& [name, in, out, ints, floats, of_matrices, of_vectors, of_caches] : ops)
         given.push_back({name, in, out, ints, floats, of_matrices, of_vectors, of_caches});

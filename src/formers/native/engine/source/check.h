@@ -10,6 +10,9 @@
 struct CacheShape {
     Keep keep;
     int64_t heads, capacity, width;  // capacity: of a fixed or rolling one
+    Type type;                       // fp32 or bf16
+
+    int64_t slot_bytes() const { return width * (type == Type::fp32 ? 4 : 2); }  // of one head
 };
 
 // What a program has for all of its operations.
@@ -47,6 +50,11 @@ class Check {
     int64_t vocab() const { return shapes_.vocab; }
     int64_t length() const { return shapes_.length; }
     const CacheShape& cache(int64_t i) const { return shapes_.caches[op.caches[i]]; }
+
+    // The cache is one that only this operation makes sense of.
+    void own_floats(const char* otherwise) const {
+        that(cache(0).keep == Keep::fixed && cache(0).heads == 1 && cache(0).type == Type::fp32, otherwise);
+    }
 
     // `what` is `found` and must be `wanted`.
     void same(const char* what, int64_t found, int64_t wanted) const {

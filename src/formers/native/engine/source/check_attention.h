@@ -20,7 +20,9 @@ void check_heads(const Check& c) {
     for (int64_t i = 0; i < 2; i++) {
         c.same("the number of heads of a cache", c.cache(i).heads, ints[1]);
         c.same("the width of a cache", c.cache(i).width, ints[2 + i]);
-        c.that(c.cache(i).keep == c.cache(0).keep && c.cache(i).capacity == c.cache(0).capacity, "the caches differ");
+        c.that(c.cache(i).keep == c.cache(0).keep && c.cache(i).capacity == c.cache(0).capacity &&
+                   c.cache(i).type == c.cache(0).type,
+               "the caches differ");
     }
 }
 

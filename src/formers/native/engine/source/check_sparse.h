@@ -113,7 +113,7 @@ void check_module_convolution(const Check& c) {
         c.same("the number of blocks", m.rows, panels * steps_of(c.op, i));
         c.optional("the length of a bias", c.op.vectors[i], c.out(i) / modules);
     }
-    c.that(c.cache(0).keep == Keep::fixed && c.cache(0).heads == 1, "its slots must be a fixed cache of one head");
+    c.own_floats("its slots must be a fixed cache of floats with one head");
     c.same("the number of slots", c.cache(0).capacity, length);
     c.same("the size of a slot", c.cache(0).width, conv_slot(modules, inputs, beside));
 }
@@ -138,7 +138,7 @@ void check_modular(const Check& c) {
 void check_recurrent(const Check& c) {
     c.counts(1, 1, 0, 0, 0, 0, 1), check_apart(c);
     c.same("the width of gates and update", c.in(0), 3 * c.out(0));
-    c.that(c.cache(0).keep == Keep::fixed && c.cache(0).heads == 1, "what is carried must be a fixed cache of one head");
+    c.own_floats("what is carried must be a fixed cache of floats with one head");
     c.same("the number of slots", c.cache(0).capacity, 1), c.same("the width of what is carried", c.cache(0).width, c.out(0));
 }
 

@@ -57,7 +57,7 @@ void Helper::live() {
             since = Clock::now();
             continue;
         }
-        for (int i = 0; i < 32; i++) breathe();
+        for (int i = 0; i < 32 && job.number() == seen; i++) breathe();
         if (!resting.load() && Clock::now() - since < PATIENCE) {
             std::this_thread::yield();  // another process that waits for this core gets it
             continue;

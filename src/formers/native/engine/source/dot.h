@@ -79,7 +79,7 @@ inline void dot_one(const Place& place, const Input& in, int64_t b, float* y) {
 
 // Where vectors were made ready for these products: does them.
 inline bool dot_ready(const Place& place, const Input& in, float* y, int64_t y_stride) {
-    const Form form = in.ready ? form_of(place.m.type, in.batch) : Form::floats;
+    [[maybe_unused]] const Form form = in.ready ? form_of(place.m.type, in.batch) : Form::floats;
 #ifdef HAS_TILES
     if (form == Form::tiles && !place.list && place.count >= SIDE) {
         dot_tiles(place, in, y, y_stride);

@@ -49,7 +49,7 @@ struct Register {
     int64_t width, stride;
 };
 
-// What one stream keeps for one cache: floats [heads][capacity][width].
+// What one stream keeps for one cache: [heads][capacity][width] numbers, floats or halves (bf16).
 //   fixed: capacity is the declared one. All zero when the stream begins; an operation may do with it what it wants.
 //   growing: slot p belongs to position p. Room for every position of the call is made before the call.
 //   rolling: slot p % capacity belongs to position p; declared with the pattern's horizon, it has room for the rows of a
@@ -58,8 +58,11 @@ struct Register {
 enum class Keep : int64_t { fixed, growing, rolling, given };
 
 struct Slots {
-    float* data;
+    uint8_t* data;
     int64_t capacity, length;  // length: how many tokens the stream has had before this call; of a given one: its slots
+    Type type;
+
+    ALWAYS_INLINE float* floats() const { return reinterpret_cast<float*>(data); }
 };
 
 // A call: `rows` tokens, which belong to streams and stand at positions. The rows of one stream ascend, and are not

@@ -18,7 +18,7 @@ struct Convolution {
 
     // Where the numbers of some token are, in bytes from there on.
     uint8_t* slot_of(int64_t row, int64_t time) const {
-        return reinterpret_cast<uint8_t*>(step.cache(op.caches[0], row).data + time % length * slot);
+        return reinterpret_cast<uint8_t*>(step.cache(op.caches[0], row).floats() + time % length * slot);
     }
 
     void store(int64_t row, int64_t time) const {
@@ -58,10 +58,10 @@ inline void convolve(const Convolution& c, int64_t output, int64_t panel, const 
         for (int64_t i = 0; i < blocks; i++) {
             some[ready].row = row++;
             for (int64_t t = 0; t < count; t++) some[ready].inputs[t] = inputs[t] + i * DEPTH * number;
-            if (++ready == MOST_STEPS) add_products(m, some, ready, width, g, sums), ready = 0;
+            if (++ready == MOST_STEPS) add_products(m, some, ready, row, width, g, sums), ready = 0;
         }
     }
-    add_products(m, some, ready, width, g, sums);
+    add_products(m, some, ready, (panel + 1) * steps, width, g, sums);
     const int64_t out = c.step.registers[c.op.out[output]].width / c.modules, first = panel * width;
     const Vector& bias = c.op.vectors[output];
     for (int64_t t = 0; t < count; t++)

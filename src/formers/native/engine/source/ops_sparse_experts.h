@@ -9,17 +9,16 @@ inline void run_experts(const Op& op, Step& step) {
     const int64_t each = op.ints[0], pieces = op.ints[1], weighted = op.ints[3];
     const int64_t width = step.registers[op.out[0]].width, logits = step.registers[op.out[1]].width;
     const int64_t parted = step.registers[op.out[2]].width / pieces;
-    const int64_t at_once = UnitRuns::units_at_once(units, 1);
-    for (int64_t first = 0; first < step.rows; first += UnitRuns::MOST_TOKENS) {
-        Chooser tokens[UnitRuns::MOST_TOKENS];
-        const int64_t count = least(UnitRuns::MOST_TOKENS, step.rows - first);
+    for (int64_t first = 0; first < step.rows; first += MOST_TOKENS) {
+        Chooser tokens[MOST_TOKENS];
+        const int64_t count = least(MOST_TOKENS, step.rows - first);
         const Input x = prepare(router, step.row(op.in[0], first), step.registers[op.in[0]].stride, count, step.scratch);
         share_rows(*step.pool, router.rows, router.stride, [&](int64_t row, int64_t some) {
             dot_rows(router, row, some, x, step.row(op.out[1], first) + row, step.registers[op.out[1]].stride);
         });
         prepare_rows(units, step, op.in[0], first, tokens);
-        int64_t expert[UnitRuns::MOST_TOKENS];
-        float worth[UnitRuns::MOST_TOKENS];
+        int64_t expert[MOST_TOKENS];
+        float worth[MOST_TOKENS];
         for (int64_t t = 0; t < count; t++) {
             float* mine = step.row(op.out[1], first + t);
             for (int64_t i = router.rows; i < logits; i++) mine[i] = -__builtin_inff();
@@ -31,18 +30,14 @@ inline void run_experts(const Op& op, Step& step) {
             for (int64_t t = 0; t < count; t++) {
                 const Chooser mine = {tokens[t].x, step.row(op.out[2], first + t) + piece * parted};
                 __builtin_memset(mine.y, 0, parted * sizeof(float));
-                UnitRuns runs(units, &mine, 1);
                 const int64_t end = first_of(piece + 1, pieces, each);
-                for (int64_t unit = first_of(piece, pieces, each); unit < end; unit += at_once) {
-                    const int64_t some = least(at_once, end - unit);
-                    int64_t picked[UnitRuns::MOST_UNITS];
-                    float alike[UnitRuns::MOST_UNITS];
-                    for (int64_t i = 0; i < some; i++) picked[i] = expert[t] * each + unit + i, alike[i] = worth[t];
-                    const int64_t* all_picked = picked;
-                    const float* all_alike = alike;
-                    runs.push(some, &all_picked, &all_alike);
+                for (int64_t unit = first_of(piece, pieces, each); unit < end; unit += MOST_UNITS) {
+                    const int64_t some = least(MOST_UNITS, end - unit);
+                    int64_t chosen[MOST_UNITS];
+                    float alike[MOST_UNITS];
+                    for (int64_t i = 0; i < some; i++) chosen[i] = expert[t] * each + unit + i, alike[i] = worth[t];
+                    add_units(units, chosen, alike, some, mine);
                 }
-                runs.finish();
             }
         });
         for (int64_t t = first; t < first + count; t++)

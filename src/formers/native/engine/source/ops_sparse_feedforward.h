@@ -32,28 +32,21 @@ struct Controller {
 // Blocks from `first` to `last`, for tokens whose controllers' inner numbers are `inner`.
 inline void run_blocks(const Controller& controller, const Matrix& units, int64_t first, int64_t last, Left inner,
                        const Chooser* tokens, int64_t count) {
-    constexpr int64_t TOKENS = UnitRuns::MOST_TOKENS, UNITS = UnitRuns::MOST_UNITS;
-    const int64_t at_once = UnitRuns::units_at_once(units, count);
-    UnitRuns runs(units, tokens, count);
-    int64_t picked[TOKENS][UNITS], now[TOKENS];
-    float worth[TOKENS][UNITS], worth_now[TOKENS];
-    const int64_t* all_picked[TOKENS];
-    const float* all_worth[TOKENS];
-    for (int64_t t = 0; t < count; t++) all_picked[t] = picked[t], all_worth[t] = worth[t];
-    for (int64_t block = first; block < last; block += at_once) {
-        const int64_t some = least(at_once, last - block);
+    int64_t picked[MOST_TOKENS][MOST_UNITS], now[MOST_TOKENS];
+    float worth[MOST_TOKENS][MOST_UNITS], worth_now[MOST_TOKENS];
+    for (int64_t block = first; block < last; block += MOST_UNITS) {
+        const int64_t some = least(MOST_UNITS, last - block);
         for (int64_t i = 0; i < some; i++) {
             controller.choose(block + i, inner, count, now, worth_now);
             for (int64_t t = 0; t < count; t++) picked[t][i] = now[t], worth[t][i] = worth_now[t];
         }
-        runs.push(some, all_picked, all_worth);
+        for (int64_t t = 0; t < count; t++) add_units(units, picked[t], worth[t], some, tokens[t]);
     }
-    runs.finish();
 }
 
 // Each of up to 16 rows on its own, as products with rows of `like` want them.
 inline int64_t prepare_rows(const Matrix& like, Step& step, int64_t x, int64_t first, Chooser* tokens) {
-    const int64_t count = least(UnitRuns::MOST_TOKENS, step.rows - first);
+    const int64_t count = least(MOST_TOKENS, step.rows - first);
     const int64_t bytes = up_to(input_bytes(like.columns, 1), 64);
     for (int64_t t = 0; t < count; t++)
         tokens[t].x = prepare(like, step.row(x, first + t), 0, 1, step.scratch + t * bytes);
@@ -65,9 +58,9 @@ inline void run_sparse_feedforward(const Op& op, Step& step) {
     const int64_t pieces = op.ints[2], blocks = op.matrices[1].rows, width = step.registers[op.out[0]].width;
     const Controller controller = {op.matrices[1], op.vectors[0], op.ints[0], op.ints[1], inner.rows, op.ints[4] != 0};
     const int64_t parted = step.registers[op.out[2]].width / pieces;
-    for (int64_t first = 0; first < step.rows; first += UnitRuns::MOST_TOKENS) {
-        Chooser tokens[UnitRuns::MOST_TOKENS];
-        const int64_t count = least(UnitRuns::MOST_TOKENS, step.rows - first);
+    for (int64_t first = 0; first < step.rows; first += MOST_TOKENS) {
+        Chooser tokens[MOST_TOKENS];
+        const int64_t count = least(MOST_TOKENS, step.rows - first);
         const Left chosen_by = {step.row(op.out[1], first), step.registers[op.out[1]].stride};
         const Input x = prepare(inner, step.row(op.in[0], first), step.registers[op.in[0]].stride, count, step.scratch);
         share_rows(*step.pool, inner.rows, inner.stride, [&](int64_t row, int64_t some) {
@@ -76,7 +69,7 @@ inline void run_sparse_feedforward(const Op& op, Step& step) {
         prepare_rows(units, step, op.in[0], first, tokens);
         const int64_t bytes = blocks * (controller.blocks.stride + least(count, controller.units) * 2 * units.stride);
         share(*step.pool, pieces, bytes, [&](int64_t piece) {
-            Chooser mine[UnitRuns::MOST_TOKENS];
+            Chooser mine[MOST_TOKENS];
             for (int64_t t = 0; t < count; t++) {
                 mine[t] = {tokens[t].x, step.row(op.out[2], first + t) + piece * parted};
                 __builtin_memset(mine[t].y, 0, parted * sizeof(float));

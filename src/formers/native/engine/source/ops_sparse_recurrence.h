@@ -8,7 +8,7 @@ inline void run_recurrent(const Op& op, Step& step) {
     const int64_t width = step.registers[op.out[0]].width;
     for (int64_t r = 0; r < step.rows; r++) {  // those of a stream one after another
         const float* gates = step.row(op.in[0], r);
-        float *x = step.row(op.out[0], r), *carried = step.cache(op.caches[0], r).data;
+        float *x = step.row(op.out[0], r), *carried = step.cache(op.caches[0], r).floats();
         for (int64_t i = 0; i < width; i += WIDE) {
             float given[5][WIDE] = {};
             const int64_t some = least(WIDE, width - i);

@@ -65,6 +65,7 @@ void Program::check_shapes() const {
     for (const CacheShape& cache : shapes_.caches) {
         const bool sized = cache.keep == Keep::fixed || cache.keep == Keep::rolling;
         within("the keeping of a cache", int64_t(cache.keep), int64_t(Keep::fixed), int64_t(Keep::given));
+        within("the type of a cache", int64_t(cache.type), int64_t(Type::fp32), int64_t(Type::bf16));
         within("the heads of a cache", cache.heads, 1, 1 << 20);
         within("the width of a cache", cache.width, 1, 1 << 30);
         within("the capacity of a cache", cache.capacity, sized ? 1 : 0, sized ? MOST : 0);

@@ -1,5 +1,7 @@
 #include "session.h"
 
+#include "halves.h"
+
 #include <chrono>
 #include <cmath>
 #include <cstring>
@@ -44,12 +46,12 @@ int64_t likeliest(const float* logits, int64_t count) {
 
 }  // namespace
 
-Floats::Floats(int64_t count) {
+Memory::Memory(int64_t bytes) {
     constexpr uintptr_t LINE = 64;
-    if (count > (int64_t(1) << 42)) throw std::bad_alloc();
-    memory_.reset(std::calloc(size_t(count) * sizeof(float) + LINE, 1));
+    if (bytes > (int64_t(1) << 44)) throw std::bad_alloc();
+    memory_.reset(std::calloc(size_t(bytes) + LINE, 1));
     if (!memory_) throw std::bad_alloc();
-    data_ = reinterpret_cast<float*>((reinterpret_cast<uintptr_t>(memory_.get()) + LINE - 1) / LINE * LINE);
+    data_ = reinterpret_cast<uint8_t*>((reinterpret_cast<uintptr_t>(memory_.get()) + LINE - 1) / LINE * LINE);
 }
 
 Session::Session(std::shared_ptr<const Program> program, const Kernel* kernel, int64_t threads, int64_t streams,
@@ -60,8 +62,8 @@ Session::Session(std::shared_ptr<const Program> program, const Kernel* kernel, i
     if (room < 0) refuse("a stream cannot have room for " + text(room) + " tokens");
     int64_t floats = 0;
     for (const int64_t width : program_->shapes().widths) floats += up_to(width, 16) * MOST_ROWS;
-    arena_ = Floats(floats), scratch_ = Floats(program_->scratch_bytes() / int64_t(sizeof(float)) + 1);
-    float* next = arena_.data();
+    arena_ = Memory(floats * int64_t(sizeof(float))), scratch_ = Memory(program_->scratch_bytes());
+    float* next = arena_.floats();
     for (const int64_t width : program_->shapes().widths) {
         registers_.push_back({next, width, up_to(width, 16)});
         next += up_to(width, 16) * MOST_ROWS;
@@ -104,7 +106,7 @@ void Session::reset(int64_t stream) {
     const std::lock_guard<std::mutex> lock(busy_);
     for (size_t cache = 0; cache < program_->shapes().caches.size(); cache++) {
         const size_t i = cache * lengths_.size() + stream;
-        memory_[i] = Floats(), slots_[i] = {nullptr, 0, 0}, bytes_[i] = 0;
+        memory_[i] = Memory(), slots_[i] = {}, bytes_[i] = 0;
     }
     lengths_[stream] = ahead_[stream] = 0;
 }
@@ -117,12 +119,13 @@ void Session::give(int64_t cache, int64_t stream, const float* data, int64_t slo
     if (slots < 1) refuse("keys and values of no token cannot be attended to");
     const std::lock_guard<std::mutex> lock(busy_);
     if (lengths_[stream]) refuse("stream " + text(stream) + " has begun, and what it reads cannot change any more");
-    const int64_t floats = caches[cache].heads * slots * caches[cache].width;
-    const size_t i = cache * lengths_.size() + stream;
-    Floats memory(floats);
-    std::memcpy(memory.data(), data, size_t(floats) * sizeof(float));
-    memory_[i] = std::move(memory), slots_[i] = {memory_[i].data(), slots, slots};
-    bytes_[i] = floats * int64_t(sizeof(float));
+    const int64_t numbers = caches[cache].heads * slots * caches[cache].width;
+    Memory memory(caches[cache].heads * slots * caches[cache].slot_bytes());
+    if (caches[cache].type == Type::fp32)
+        std::memcpy(memory.data(), data, size_t(numbers) * sizeof(float));
+    else
+        to_halves(reinterpret_cast<uint16_t*>(memory.data()), data, numbers);
+    hold(cache, stream, std::move(memory), slots, slots);
 }
 
 void Session::check_memory(int64_t stream, int64_t more) const {
@@ -175,8 +178,7 @@ void Session::make_room(int64_t stream, int64_t more) {
 
 void Session::grow(int64_t cache, int64_t stream, int64_t needed) {
     const CacheShape& shape = program_->shapes().caches[cache];
-    const size_t i = cache * lengths_.size() + stream;
-    const Slots old = slots_[i];
+    const Slots old = slots_[cache * lengths_.size() + stream];
     int64_t capacity = needed;
     if (shape.keep == Keep::growing) {
         capacity = std::max({needed, 2 * old.capacity, FIRST_ROOM});
@@ -184,12 +186,18 @@ void Session::grow(int64_t cache, int64_t stream, int64_t needed) {
         if (room_) capacity = std::min(capacity, room_);
         if (length && program_->entry() < 0) capacity = std::min(capacity, length);
     }
-    Floats memory(shape.heads * capacity * shape.width);
+    const int64_t slot = shape.slot_bytes();
+    Memory memory(shape.heads * capacity * slot);
     for (int64_t h = 0; old.data && h < shape.heads; h++)
-        std::memcpy(memory.data() + h * capacity * shape.width, old.data + h * old.capacity * shape.width,
-                    size_t(lengths_[stream] * shape.width) * sizeof(float));
-    memory_[i] = std::move(memory), slots_[i] = {memory_[i].data(), capacity, 0};
-    bytes_[i] = shape.heads * capacity * shape.width * int64_t(sizeof(float));
+        std::memcpy(memory.data() + h * capacity * slot, old.data + h * old.capacity * slot, size_t(lengths_[stream] * slot));
+    hold(cache, stream, std::move(memory), capacity, 0);
+}
+
+void Session::hold(int64_t cache, int64_t stream, Memory memory, int64_t capacity, int64_t length) {
+    const CacheShape& shape = program_->shapes().caches[cache];
+    const size_t i = cache * lengths_.size() + stream;
+    memory_[i] = std::move(memory), slots_[i] = {memory_[i].data(), capacity, length, shape.type};
+    bytes_[i] = shape.heads * capacity * shape.slot_bytes();
 }
 
 // At most MOST_ROWS tokens, all of which have been checked.
@@ -210,7 +218,7 @@ void Session::run(const int64_t* tokens, const int64_t* streams, int64_t count, 
     Step step = {};
     step.rows = count, step.tokens = tokens, step.streams = streams, step.positions = positions.data();
     step.registers = registers_.data(), step.slots = slots_.data(), step.all_streams = this->streams();
-    step.pool = &pool_, step.scratch = reinterpret_cast<uint8_t*>(scratch_.data());
+    step.pool = &pool_, step.scratch = scratch_.data();
     step.vectors = vectors, step.in_stream = in_stream.data();
     step.wanted = wanted.data(), step.wanted_rows = int64_t(wanted.size());
     for (size_t number = vectors ? size_t(program_->entry()) : 0; number < program_->ops().size(); number++) {
@@ -273,14 +281,14 @@ void Session::write(const int64_t* tokens, const int64_t* streams, int64_t many,
             refuse("stream " + text(streams[i]) + " cannot be written twice at once");
         live.push_back(i), last.push_back(tokens[i]), of.push_back(streams[i]), lengths[i] = 0;
     }
-    Floats logits(many * vocab);
+    const Memory logits(many * vocab * int64_t(sizeof(float)));
     const std::unique_ptr<bool[]> all(new bool[size_t(many)]);
     std::fill(all.get(), all.get() + many, true);
     for (int64_t n = 0; n < count && !live.empty(); n++) {
-        read(last.data(), of.data(), all.get(), int64_t(live.size()), logits.data());
+        read(last.data(), of.data(), all.get(), int64_t(live.size()), logits.floats());
         size_t kept = 0;
         for (size_t i = 0; i < live.size(); i++) {
-            const int64_t token = likeliest(logits.data() + int64_t(i) * vocab, vocab), row = live[i];
+            const int64_t token = likeliest(logits.floats() + int64_t(i) * vocab, vocab), row = live[i];
             written[row * count + n] = token, lengths[row]++;
             if (std::find(stops.begin(), stops.end(), token) != stops.end()) continue;
             live[kept] = row, last[kept] = token, of[kept] = of[i], kept++;

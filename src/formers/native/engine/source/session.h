@@ -12,16 +12,17 @@ struct Free {
     void operator()(void* memory) const { std::free(memory); }
 };
 
-// Floats, zero at first, from a multiple of 64 bytes. Pages that nobody writes to take no memory.
-class Floats {
+// Bytes, zero at first, from a multiple of 64 bytes. Pages that nobody writes to take no memory.
+class Memory {
    public:
-    Floats() = default;
-    explicit Floats(int64_t count);
-    float* data() const { return data_; }
+    Memory() = default;
+    explicit Memory(int64_t bytes);
+    uint8_t* data() const { return data_; }
+    float* floats() const { return reinterpret_cast<float*>(data_); }
 
    private:
     std::unique_ptr<void, Free> memory_;
-    float* data_ = nullptr;
+    uint8_t* data_ = nullptr;
 };
 
 class Session {
@@ -63,6 +64,7 @@ class Session {
     void check_memory(int64_t stream, int64_t more) const;
     void make_room(int64_t stream, int64_t more);
     void grow(int64_t cache, int64_t stream, int64_t needed);
+    void hold(int64_t cache, int64_t stream, Memory memory, int64_t capacity, int64_t length);
     void run(const int64_t* tokens, const int64_t* streams, int64_t count, const Rows& wanted, float* logits,
              const float* vectors = nullptr);
     void read(const int64_t* tokens, const int64_t* streams, const bool* wanted, int64_t count, float* logits);
@@ -72,11 +74,11 @@ class Session {
     const Kernel* kernel_;
     Pool pool_;
     int64_t room_;
-    Floats arena_;
-    Floats scratch_;
+    Memory arena_;
+    Memory scratch_;
     std::vector<Register> registers_;
     std::vector<Slots> slots_;    // [caches][streams]
-    std::vector<Floats> memory_;  // [caches][streams]
+    std::vector<Memory> memory_;  // [caches][streams]
     std::vector<int64_t> bytes_;  // [caches][streams]
     std::vector<int64_t> lengths_;  // of all that a stream has read
     std::vector<int64_t> ahead_;    // of what it began with, before its first token

@@ -2,6 +2,7 @@
 // below their own.
 #pragma once
 #include "dot.h"
+#include "halves.h"
 #include "sparse_shapes.h"
 #include "wide.h"
 #ifdef __AVX512BF16__
@@ -59,11 +60,7 @@ inline void integers_to_halves(const Matrix& m, int64_t row, uint16_t* halves) {
 inline void integers_to_halves(const Matrix& m, int64_t row, uint16_t* halves) {
     alignas(64) float numbers[MOST_BLOCK];
     read_row(m, row, numbers);
-    for (int64_t i = 0; i < m.columns; i++) {
-        uint32_t bits;
-        __builtin_memcpy(&bits, numbers + i, 4);
-        halves[i] = uint16_t((bits + 0x7FFF + (bits >> 16 & 1)) >> 16);  // to nearest
-    }
+    to_halves(halves, numbers, m.columns);
 }
 
 #endif

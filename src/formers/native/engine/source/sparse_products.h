@@ -17,10 +17,13 @@ constexpr int MOST_VECTORS = 1;
 #endif
 constexpr int MOST_LEFT = 4;
 
-// The weights of inputs i and i + 1 for outputs o to o + 15.
+// The weights of inputs i and i + 1 for outputs o to o + 15. next: the block that will be read behind this one, for which
+// `ask` asks, a line or two at a time.
 struct PairsOfHalves {
     const uint8_t* data;
     int64_t width;
+    const uint8_t* next;
+    ALWAYS_INLINE void ask(int64_t i, int64_t o) const { __builtin_prefetch(next + (i / 2 * width + o) * 4); }
     ALWAYS_INLINE void read(int64_t i, int64_t o, Wide& even, Wide& odd) const {
         WideInts both;
         __builtin_memcpy(&both, data + (i / 2 * width + o) * 4, sizeof both);
@@ -31,6 +34,10 @@ struct PairsOfHalves {
 struct PairsOfFloats {
     const float* data;
     int64_t width;
+    const float* next;
+    ALWAYS_INLINE void ask(int64_t i, int64_t o) const {
+        __builtin_prefetch(next + i * width + o), __builtin_prefetch(next + (i + 1) * width + o);
+    }
     ALWAYS_INLINE void read(int64_t i, int64_t o, Wide& even, Wide& odd) const {
         even = load_wide(data + i * width + o), odd = load_wide(data + (i + 1) * width + o);
     }
@@ -48,13 +55,16 @@ struct Sums {
 };
 
 template <int rows, int vectors, class Pairs>
-ALWAYS_INLINE void multiply_tile(const Pairs& pairs, int64_t depth, int64_t o, Left left, Sums sums) {
+ALWAYS_INLINE void multiply_tile(const Pairs& pairs, int64_t depth, int64_t o, Left left, bool ask, Sums sums) {
     Wide total[rows][vectors];
     for (int r = 0; r < rows; r++)
         for (int v = 0; v < vectors; v++) total[r][v] = load_wide(sums.data + r * sums.stride + o + v * WIDE);
     for (int64_t i = 0; i < depth; i += 2) {
         Wide even[vectors], odd[vectors];
-        for (int v = 0; v < vectors; v++) pairs.read(i, o + v * WIDE, even[v], odd[v]);
+        for (int v = 0; v < vectors; v++) {
+            if (ask) pairs.ask(i, o + v * WIDE);
+            pairs.read(i, o + v * WIDE, even[v], odd[v]);
+        }
         for (int r = 0; r < rows; r++)
             for (int v = 0; v < vectors; v++)
                 total[r][v] += left.data[r * left.stride + i] * even[v] + left.data[r * left.stride + i + 1] * odd[v];
@@ -64,20 +74,20 @@ ALWAYS_INLINE void multiply_tile(const Pairs& pairs, int64_t depth, int64_t o, L
 }
 
 template <int most, int vectors, class Pairs>
-ALWAYS_INLINE void multiply_rows(const Pairs& pairs, int64_t depth, int64_t o, Left left, int64_t rows, Sums sums) {
-    for (; rows >= most; rows -= most) {
-        multiply_tile<most, vectors>(pairs, depth, o, left, sums);
+ALWAYS_INLINE void multiply_rows(const Pairs& pairs, int64_t depth, int64_t o, Left left, int64_t rows, bool ask, Sums sums) {
+    for (; rows >= most; rows -= most, ask = false) {
+        multiply_tile<most, vectors>(pairs, depth, o, left, ask, sums);
         left.data += most * left.stride, sums.data += most * sums.stride;
     }
     if constexpr (most > 1) {
-        if (rows) multiply_rows<most - 1, vectors>(pairs, depth, o, left, rows, sums);
+        if (rows) multiply_rows<most - 1, vectors>(pairs, depth, o, left, rows, ask, sums);
     }
 }
 
 template <int most, class Pairs>
 void multiply_columns(const Pairs& pairs, int64_t depth, int64_t o, Left left, int64_t rows, Sums sums) {
     for (; o + most * WIDE <= pairs.width; o += most * WIDE)
-        multiply_rows<MOST_LEFT, most>(pairs, depth, o, left, rows, sums);
+        multiply_rows<MOST_LEFT, most>(pairs, depth, o, left, rows, true, sums);
     if constexpr (most > 1) {
         if (o < pairs.width) multiply_columns<most - 1>(pairs, depth, o, left, rows, sums);
     }
@@ -86,10 +96,14 @@ void multiply_columns(const Pairs& pairs, int64_t depth, int64_t o, Left left, i
 // work(pairs) with the block in a row of the matrix.
 template <class Work>
 ALWAYS_INLINE void with_block(const Matrix& m, int64_t row, int64_t width, const Work& work) {
-    if (m.type == Type::fp32)
-        return work(PairsOfFloats{reinterpret_cast<const float*>(m.data + row * m.stride), width});
+    const uint8_t* next = m.data + (row + 1) * m.stride;
+    if (m.type == Type::fp32) {
+        const float* data = reinterpret_cast<const float*>(m.data + row * m.stride);
+        return work(PairsOfFloats{data, width, reinterpret_cast<const float*>(next)});
+    }
     HalvesOf halves(m);
-    work(PairsOfHalves{halves.read(row), width});
+    const uint8_t* data = halves.read(row);
+    work(PairsOfHalves{data, width, m.type == Type::bf16 ? next : data});
 }
 
 // sums[r][o] += sum_i left[r][i] * W[i][o], W being the block in this row of the matrix.

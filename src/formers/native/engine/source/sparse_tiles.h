@@ -67,10 +67,7 @@ inline void store_inputs(const Matrix& m, uint8_t* to, int64_t low, const float*
             low_halves[i] = uint16_t(bits_of(x[i] - float_of(high)) >> 16);
         }
     } else {
-        for (int64_t i = 0; i < count; i++) {
-            const uint32_t bits = bits_of(x[i]);
-            high_halves[i] = uint16_t((bits + 0x7FFF + (bits >> 16 & 1)) >> 16);  // to nearest
-        }
+        to_halves(high_halves, x, count);
     }
 }
 
@@ -92,7 +89,7 @@ class Tiles {
     ~Tiles() { _tile_release(); }
 };
 
-// Where the weights of each step are, halves [16][width][2].
+// Where the weights of each step are, halves [16][width][2], and of what will be read behind the last.
 struct TileSteps {
     const BlockStep* steps;
     const uint8_t* const* weights;
@@ -100,59 +97,66 @@ struct TileSteps {
     bool low;  // inputs have low halves
 };
 
-// Asks for what the first pass over these weights will want soon: the rows of a panel stand one behind the other.
-ALWAYS_INLINE void ask_ahead(const TileSteps& s, int64_t step) {
-    constexpr int64_t AHEAD = 8 << 10;  // bytes
-    for (int64_t byte = 0; byte < GROUP * s.width * 4; byte += 64)
-        __builtin_prefetch(s.weights[step] + AHEAD + byte, 0, 2);
+// Asks for one of the 16 by 16 tiles of the next step, while this one's are multiplied: a few lines at a time, since what is
+// asked for at once waits for a free place.
+ALWAYS_INLINE void ask_ahead(const TileSteps& s, int64_t step, int64_t tile) {
+    const uint8_t* next = s.weights[step + 1] + tile * GROUP * 64;
+    for (int64_t byte = 0; byte < GROUP * 64; byte += 64) __builtin_prefetch(next + byte, 0, 3);
 }
 
-// Group t by 1 to 4 tiles of outputs from o on. Four sums at a time, since each product waits for the one before it.
+// Group t by 1 to 5 tiles of outputs from o on. As many sums at a time as there can be, since each product waits for the one
+// before it. first: nobody has read these weights yet.
 template <int tiles>
-inline void one_by_four(const TileSteps& s, const Groups& g, int64_t t, int64_t o, const TileSums& sums) {
+inline void one_by_five(const TileSteps& s, const Groups& g, int64_t t, int64_t o, bool first, const TileSums& sums) {
     const int64_t row = s.width * 4, stride = sums.stride * 4;
-    float* to = sums.data[t] + o;
+    float* to = sums.data[t] + o * GROUP;
     _tile_loadd(0, to, stride);
     if constexpr (tiles > 1) _tile_loadd(1, to + GROUP, stride);
     if constexpr (tiles > 2) _tile_loadd(2, to + 2 * GROUP, stride);
     if constexpr (tiles > 3) _tile_loadd(3, to + 3 * GROUP, stride);
+    if constexpr (tiles > 4) _tile_loadd(4, to + 4 * GROUP, stride);
     for (int64_t step = 0; step < s.count; step++) {
-        const uint8_t *inputs = s.steps[step].inputs[t], *weights = s.weights[step] + o * 4;
-        if (s.low && t == 0 && o == 0) ask_ahead(s, step);
+        const uint8_t *inputs = s.steps[step].inputs[t], *weights = s.weights[step] + o * 64;
         _tile_loadd(6, inputs, g.stride);
         if (s.low) _tile_loadd(7, inputs + g.low, g.stride);
-#define MULTIPLY(sum, weight)                              \
-    if constexpr (tiles > sum) {                           \
-        _tile_loadd(weight, weights + sum * 64, row);      \
-        _tile_dpbf16ps(sum, 6, weight);                    \
-        if (s.low) _tile_dpbf16ps(sum, 7, weight);         \
+#define MULTIPLY(sum)                              \
+    if constexpr (tiles > sum) {                   \
+        if (first) ask_ahead(s, step, o + sum);    \
+        _tile_loadd(5, weights + sum * 64, row);   \
+        _tile_dpbf16ps(sum, 6, 5);                 \
+        if (s.low) _tile_dpbf16ps(sum, 7, 5);      \
     }
-        MULTIPLY(0, 4)
-        MULTIPLY(1, 5)
-        MULTIPLY(2, 4)
-        MULTIPLY(3, 5)
+        MULTIPLY(0)
+        MULTIPLY(1)
+        MULTIPLY(2)
+        MULTIPLY(3)
+        MULTIPLY(4)
 #undef MULTIPLY
     }
     _tile_stored(0, to, stride);
     if constexpr (tiles > 1) _tile_stored(1, to + GROUP, stride);
     if constexpr (tiles > 2) _tile_stored(2, to + 2 * GROUP, stride);
     if constexpr (tiles > 3) _tile_stored(3, to + 3 * GROUP, stride);
+    if constexpr (tiles > 4) _tile_stored(4, to + 4 * GROUP, stride);
 }
 
 // Groups t and t + 1 by 1 or 2 tiles of outputs.
 template <int tiles>
-inline void two_by_two(const TileSteps& s, const Groups& g, int64_t t, int64_t o, const TileSums& sums) {
+inline void two_by_two(const TileSteps& s, const Groups& g, int64_t t, int64_t o, bool first, const TileSums& sums) {
     const int64_t row = s.width * 4, stride = sums.stride * 4;
-    float *first = sums.data[t] + o, *second = sums.data[t + 1] + o;
-    _tile_loadd(0, first, stride);
-    _tile_loadd(2, second, stride);
-    if constexpr (tiles > 1) _tile_loadd(1, first + GROUP, stride);
-    if constexpr (tiles > 1) _tile_loadd(3, second + GROUP, stride);
+    float *upper = sums.data[t] + o * GROUP, *lower = sums.data[t + 1] + o * GROUP;
+    _tile_loadd(0, upper, stride);
+    _tile_loadd(2, lower, stride);
+    if constexpr (tiles > 1) _tile_loadd(1, upper + GROUP, stride);
+    if constexpr (tiles > 1) _tile_loadd(3, lower + GROUP, stride);
     for (int64_t step = 0; step < s.count; step++) {
-        const uint8_t *a = s.steps[step].inputs[t], *b = s.steps[step].inputs[t + 1], *weights = s.weights[step] + o * 4;
-        if (s.low && t == 0 && o == 0) ask_ahead(s, step);
+        const uint8_t *a = s.steps[step].inputs[t], *b = s.steps[step].inputs[t + 1], *weights = s.weights[step] + o * 64;
+        if (first) ask_ahead(s, step, o);
         _tile_loadd(4, weights, row);
-        if constexpr (tiles > 1) _tile_loadd(5, weights + 64, row);
+        if constexpr (tiles > 1) {
+            if (first) ask_ahead(s, step, o + 1);
+            _tile_loadd(5, weights + 64, row);
+        }
 #define MULTIPLY(halves)                              \
     _tile_loadd(6, a + halves, g.stride);             \
     _tile_dpbf16ps(0, 6, 4);                          \
@@ -166,10 +170,10 @@ inline void two_by_two(const TileSteps& s, const Groups& g, int64_t t, int64_t o
         }
 #undef MULTIPLY
     }
-    _tile_stored(0, first, stride);
-    _tile_stored(2, second, stride);
-    if constexpr (tiles > 1) _tile_stored(1, first + GROUP, stride);
-    if constexpr (tiles > 1) _tile_stored(3, second + GROUP, stride);
+    _tile_stored(0, upper, stride);
+    _tile_stored(2, lower, stride);
+    if constexpr (tiles > 1) _tile_stored(1, upper + GROUP, stride);
+    if constexpr (tiles > 1) _tile_stored(3, lower + GROUP, stride);
 }
 
 inline void multiply_tiles(const TileSteps& s, const Groups& g, const TileSums& sums) {
@@ -177,25 +181,28 @@ inline void multiply_tiles(const TileSteps& s, const Groups& g, const TileSums& 
     const int64_t all = s.width / GROUP;
     int64_t t = 0;
     for (; t + 2 <= g.count; t += 2) {
+        const bool first = s.low && t == 0;  // what is no halves in memory is asked for where it is made into them
         int64_t o = 0;
-        for (; o + 2 <= all; o += 2) two_by_two<2>(s, g, t, o * GROUP, sums);
-        if (o < all) two_by_two<1>(s, g, t, o * GROUP, sums);
+        for (; o + 2 <= all; o += 2) two_by_two<2>(s, g, t, o, first, sums);
+        if (o < all) two_by_two<1>(s, g, t, o, first, sums);
     }
     if (t == g.count) return;
-    int64_t o = 0;
-    for (; o + 4 <= all; o += 4) one_by_four<4>(s, g, t, o * GROUP, sums);
-    switch (all - o) {
-        case 1: return one_by_four<1>(s, g, t, o * GROUP, sums);
-        case 2: return one_by_four<2>(s, g, t, o * GROUP, sums);
-        case 3: return one_by_four<3>(s, g, t, o * GROUP, sums);
+    const bool first = s.low && t == 0;
+    switch (all) {
+        case 1: return one_by_five<1>(s, g, t, 0, first, sums);
+        case 2: return one_by_five<2>(s, g, t, 0, first, sums);
+        case 3: return one_by_five<3>(s, g, t, 0, first, sums);
+        case 4: return one_by_five<4>(s, g, t, 0, first, sums);
+        case 5: return one_by_five<5>(s, g, t, 0, first, sums);
     }
 }
 
-inline void add_by_tiles(const Matrix& m, const BlockStep* steps, int64_t count, int64_t width, const Groups& g,
-                         const TileSums& sums) {
-    const uint8_t* weights[MOST_STEPS];
+inline void add_by_tiles(const Matrix& m, const BlockStep* steps, int64_t count, int64_t behind, int64_t width,
+                         const Groups& g, const TileSums& sums) {
+    const uint8_t* weights[MOST_STEPS + 1];
     if (m.type == Type::bf16) {
         for (int64_t i = 0; i < count; i++) weights[i] = m.data + steps[i].row * m.stride;
+        weights[count] = m.data + behind * m.stride;
         return multiply_tiles({steps, weights, count, width, true}, g, sums);
     }
     constexpr int64_t AT_ONCE = 8;
@@ -217,11 +224,12 @@ class Tiles {};
 
 #endif
 
-// Adds to the sums of every vector its inputs times their block, at each of up to MOST_STEPS steps.
-inline void add_products(const Matrix& m, const BlockStep* steps, int64_t count, int64_t width, const Groups& g,
-                         const TileSums& sums) {
+// Adds to the sums of every vector its inputs times their block, at each of up to MOST_STEPS steps. behind: the row that
+// will be read next.
+inline void add_products(const Matrix& m, const BlockStep* steps, int64_t count, [[maybe_unused]] int64_t behind,
+                         int64_t width, const Groups& g, const TileSums& sums) {
 #ifdef FORMERS_TILES
-    if (in_halves(m)) return add_by_tiles(m, steps, count, width, g, sums);
+    if (in_halves(m)) return add_by_tiles(m, steps, count, behind, width, g, sums);
 #endif
     for (int64_t i = 0; i < count; i++)
         with_block(m, steps[i].row, width, [&](const auto& pairs) {

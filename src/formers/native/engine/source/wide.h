@@ -2,6 +2,9 @@
 #pragma once
 #include "activation.h"
 #include "op.h"
+#ifdef __AVX512F__
+#include <immintrin.h>
+#endif
 
 namespace {
 
@@ -23,12 +26,32 @@ ALWAYS_INLINE T most(T a, T b) {
 ALWAYS_INLINE Wide load_wide(const float* x) { return *reinterpret_cast<const LooseWide*>(x); }
 ALWAYS_INLINE void store_wide(float* x, const Wide& value) { *reinterpret_cast<LooseWide*>(x) = value; }
 
+// One number, or 16, of those that may be halves (bf16).
+ALWAYS_INLINE float number_of(float x) { return x; }
+ALWAYS_INLINE float number_of(uint16_t half) {
+    const uint32_t bits = uint32_t(half) << 16;
+    float x;
+    __builtin_memcpy(&x, &bits, 4);
+    return x;
+}
+
+ALWAYS_INLINE Wide load_wide(const uint16_t* halves) {
+#ifdef __AVX512F__
+    return (Wide)_mm512_slli_epi32(_mm512_cvtepu16_epi32(_mm256_loadu_si256(reinterpret_cast<const __m256i*>(halves))), 16);
+#else
+    float x[WIDE];
+    for (int64_t i = 0; i < WIDE; i++) x[i] = number_of(halves[i]);
+    return load_wide(x);
+#endif
+}
+
+// Quarters are added up, then their lanes.
 ALWAYS_INLINE float sum_of(const Wide& x) {
-    float sums[WIDE];
-    store_wide(sums, x);
-    for (int64_t half = WIDE / 2; half; half /= 2)
-        for (int64_t i = 0; i < half; i++) sums[i] += sums[i + half];
-    return sums[0];
+    typedef float Quarter __attribute__((vector_size(16)));
+    Quarter parts[4];
+    __builtin_memcpy(parts, &x, sizeof parts);
+    const Quarter sums = (parts[0] + parts[1]) + (parts[2] + parts[3]);
+    return (sums[0] + sums[1]) + (sums[2] + sums[3]);
 }
 
 // Sum of x[i] * y[i].
@@ -72,6 +95,15 @@ inline void copy_run(float* y, const float* x, int64_t count) { __builtin_memcpy
 // Where `which` is all ones, yes, and where it is 0, no.
 ALWAYS_INLINE Wide pick(const WideInts& which, const Wide& yes, const Wide& no) {
     return Wide((which & WideInts(yes)) | (~which & WideInts(no)));
+}
+
+// The largest of `count` numbers and of what fills the last 16 of them up.
+ALWAYS_INLINE float largest_of(const float* x, int64_t count) {
+    Wide tops = load_wide(x);
+    for (int64_t i = WIDE; i < count; i += WIDE) tops = pick(load_wide(x + i) > tops, load_wide(x + i), tops);
+    float top = tops[0];
+    for (int i = 1; i < WIDE; i++) top = most(top, tops[i]);
+    return top;
 }
 
 // e^x to the last digit or two: x = n log 2 + r, a polynomial for r, and n put into the exponent. NaN stays NaN.
