@@ -1,15 +1,29 @@
 """The bench of sparse decoding: what a token of a model reads, and a row for each model of the paper's table."""
 
 import io
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
 from rich.console import Console
 
-from formers import bench, make
-from formers.bench.cases.scaling import LARGE, MEDIUM, ROWS
+from formers import make
+from formers.bench.cases import beyond_memory
+from formers.bench.cases.beyond_memory import bytes_of, depth_beyond, outlined
+from formers.bench.cases.scaling import LARGE, MEDIUM, ROWS, TINY
 from formers.bench.native import touched
+from formers.bench.registry import BENCHES
+from formers.bench.runner import run_suite
 from formers.family.equal import size
 from formers.native.engine.library import missing
+from formers.report.rows import Row
+
+
+def quickly(**how: Any) -> list[Row]:
+    """The suite with its smallest models."""
+    return run_suite(BENCHES, "decode", console=Console(file=io.StringIO()), quick=True, **how)
+
 
 SMALL = {"vocab": 40, "dim": 32, "depth": 2, "heads": 4, "hidden": 64, "positions": "sinusoidal", "dropout": 0.0}
 
@@ -33,9 +47,26 @@ def test_by_bytes_the_goals_can_be_reached(known, times: float) -> None:
 
 
 @pytest.mark.skipif(missing() is not None, reason=str(missing()))
-def test_every_row_of_the_table_is_measured() -> None:
-    rows = {row.name: row for row in bench.run("decode", console=Console(file=io.StringIO()), quick=True)}
+def test_every_row_of_the_table_is_measured(tmp_path: Path) -> None:
+    rows = {row.name: row for row in quickly(folder=tmp_path)}
     for name in list(ROWS)[1:]:
         assert rows[f"small, {name}"].ratio > 0
     assert rows["small, a block, both sparse"].better == "lower"
     assert [rows[f"{streams} streams, all sparse"].value > 0 for streams in (4, 8, 16)] == [True] * 3
+    (from_file,) = [row for name, row in rows.items() if name.endswith("in a file")]
+    assert from_file.value > 0 and rows["the same: memory of the process"].value > 0
+    assert not list(tmp_path.iterdir())
+
+
+def test_as_many_blocks_as_memory_does_not_hold() -> None:
+    memory = 3 * bytes_of(outlined(TINY, 1))
+    depth = depth_beyond(TINY, memory)
+    assert bytes_of(outlined(TINY, depth - 1)) < memory <= bytes_of(outlined(TINY, depth))
+
+
+@pytest.mark.skipif(missing() is not None, reason=str(missing()))
+def test_a_disk_without_room_is_said_and_nothing_written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(beyond_memory.shutil, "disk_usage", lambda _: SimpleNamespace(free=1000))
+    (row,) = quickly(only="larger than memory", folder=tmp_path)
+    assert row.value is None and "run this in a folder on a larger disk" in row.note
+    assert not list(tmp_path.iterdir())

@@ -1,5 +1,25 @@
 """The cases of `formers bench`: importing this package registers them."""
 
-from formers.bench.cases import content, decode, decode_dense, million, reversible, scaling, sparse_training, train
+from formers.bench.cases import (
+    beyond_memory,
+    content,
+    decode,
+    decode_dense,
+    million,
+    reversible,
+    scaling,
+    sparse_training,
+    train,
+)
 
-__all__ = ["content", "decode", "decode_dense", "million", "reversible", "scaling", "sparse_training", "train"]
+__all__ = [
+    "beyond_memory",
+    "content",
+    "decode",
+    "decode_dense",
+    "million",
+    "reversible",
+    "scaling",
+    "sparse_training",
+    "train",
+]

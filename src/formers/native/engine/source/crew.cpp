@@ -22,10 +22,12 @@ void Job::publish(int64_t count, void (*fn)(void*, int64_t), void* argument) {
 void Job::labour(uint32_t of) {
     uint64_t now = left.load(std::memory_order_acquire);
     while (uint32_t(now >> 32) == of && uint32_t(now)) {
-        if (!left.compare_exchange_weak(now, now - 1, std::memory_order_acq_rel, std::memory_order_acquire)) continue;
-        const int64_t piece = pieces.load(std::memory_order_relaxed) - int64_t(uint32_t(now));
-        work.load(std::memory_order_relaxed)(with.load(std::memory_order_relaxed), piece);
-        done.fetch_add(1, std::memory_order_release);
+        const uint32_t there = uint32_t(now), some = std::max(1u, there / (workers + 1));
+        if (!left.compare_exchange_weak(now, now - some, std::memory_order_acq_rel, std::memory_order_acquire)) continue;
+        const int64_t first = pieces.load(std::memory_order_relaxed) - int64_t(there);
+        const auto fn = work.load(std::memory_order_relaxed);
+        for (int64_t piece = first; piece < first + some; piece++) fn(with.load(std::memory_order_relaxed), piece);
+        done.fetch_add(some, std::memory_order_release);
         now = left.load(std::memory_order_acquire);
     }
 }

@@ -14,15 +14,20 @@ using Clock = std::chrono::steady_clock;
 // What is shared out. `left` says in one word which job it is and how many of its pieces nobody has taken yet, so that
 // a helper that comes late can never take a piece of another job; the rest is read only by those who hold a piece.
 struct Job {
-    std::atomic<uint64_t> left{0};  // number of the job << 32 | pieces
-    std::atomic<int64_t> done{0};
-    std::atomic<int64_t> pieces{0};
+    explicit Job(int64_t workers) : workers(uint32_t(workers)) {}
+
+    const uint32_t workers;
+    // Each of the two that all write to has a line of the cache to itself.
+    alignas(64) std::atomic<uint64_t> left{0};  // number of the job << 32 | pieces
+    alignas(64) std::atomic<int64_t> done{0};
+    alignas(64) std::atomic<int64_t> pieces{0};
     std::atomic<void (*)(void*, int64_t)> work{nullptr};
     std::atomic<void*> with{nullptr};
 
     uint32_t number() const { return uint32_t(left.load() >> 32); }
     void publish(int64_t count, void (*fn)(void*, int64_t), void* argument);
-    // Works on pieces of job number `of` until none is left.
+    // Works on pieces of job number `of` until none is left. Takes several while there are many, since every taking is a
+    // message from core to core.
     void labour(uint32_t of);
     bool is_done() const { return done.load(std::memory_order_acquire) == pieces.load(std::memory_order_relaxed); }
 };
@@ -46,8 +51,9 @@ class Helper {
     void sleep(uint32_t seen);
 
     Job& job;
-    std::atomic<bool> asleep{false}, working{false}, resting{false}, leaving{false};
+    std::atomic<bool> asleep{false}, resting{false}, leaving{false};
     Clock::time_point until{}, stalled{};       // of the caller
+    alignas(64) std::atomic<bool> working{false};
     Clock::duration pause = SHORTEST;
     std::mutex mutex;
     std::condition_variable woken;

@@ -58,7 +58,7 @@ struct Pool::State {
         for (auto& helper : helpers) (void)helper.release();
         helpers.clear();
         (void)job.release();
-        job = std::make_unique<Job>();
+        job = std::make_unique<Job>(threads);
         started = false;
         born = forks.load();
     }
@@ -136,7 +136,7 @@ struct Pool::State {
     bool started = false;
     int born = forks.load();
     std::atomic<bool> busy{false};
-    std::unique_ptr<Job> job = std::make_unique<Job>();
+    std::unique_ptr<Job> job = std::make_unique<Job>(threads);
     std::vector<std::unique_ptr<Helper>> helpers;  // behind the job: they end before it does
     std::vector<Helper*> asleep;
     Clock::time_point watched{}, called{};
