@@ -8,7 +8,7 @@ from formers.bench.gpt2 import HUGGING_FACE, SHAPES, TINY, Shape, twins
 from formers.bench.native import require_length
 from formers.bench.registry import BENCHES
 from formers.bench.trial import Trial
-from formers.decode import GREEDY, generate
+from formers.decode import GREEDY, choose_engine, generate
 from formers.report.rows import Row, ratio_at_least
 
 PROMPT = 32
@@ -29,12 +29,13 @@ def gpt2_decode(trial: Trial) -> Iterator[Row]:
 
 
 def decode(trial: Trial, shape: Shape, new: int) -> Iterator[Row]:
-    """One shape: ours and the rival write behind the same prompt."""
+    """One shape: ours and the rival write behind the same prompt, each made ready once, as when a model is loaded."""
     model, rival = twins(shape)
+    engine = choose_engine(model).packed()
     prompt = torch.randint(shape.vocab, (1, PROMPT), generator=torch.Generator().manual_seed(0))
 
     def ours() -> None:
-        (written,) = generate(model, prompt.tolist(), max_new=new, sampling=GREEDY)
+        (written,) = generate(model, prompt.tolist(), max_new=new, sampling=GREEDY, engine=engine)
         require_length(len(written.tokens), new)
 
     def make_rival() -> Callable[[], None]:
