@@ -1,6 +1,6 @@
 // Units of a feed-forward that a token has chosen. Row 2u of the matrix is what unit u multiplies the token by, row 2u + 1
-// what it adds. Units are worked on many at a time, for the rows of eight come out of memory half as fast again if all are
-// read side by side than if one is read behind the other, however early it is asked for.
+// what it adds. Units are worked on many at a time, for the rows of eight come out of memory faster if all are read side by
+// side than if one is read behind the other, however early it is asked for.
 #pragma once
 #include "dot.h"
 #include "wide.h"
