@@ -23,6 +23,8 @@ WORDS = {
     "bleu": "BLEU",
     "tokens": "tokens",
     "bytes": "bytes",
+    "dead_units": "share of sparse units that were never chosen",
+    "effective_units": "units of a block that do the work",
 }
 EXAMPLES = """\
   formers eval runs/notes

@@ -7,7 +7,7 @@ from formers.sparse.head import LocalHead, LowRankHead, Mixed, MultiplicativeHea
 from formers.sparse.low_rank import LowRankLinear
 from formers.sparse.modular import ModularLinear
 from formers.sparse.multiplicative import MultiplicativeLinear
-from formers.sparse.usage import Usage, usage
+from formers.sparse.usage import UnitCounts, Usage, usage
 
 __all__ = [
     "BlockFF",
@@ -21,6 +21,7 @@ __all__ = [
     "MultiplicativeLinear",
     "SparseFF",
     "SwitchFF",
+    "UnitCounts",
     "Usage",
     "usage",
 ]

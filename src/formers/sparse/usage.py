@@ -1,6 +1,7 @@
 """How often each unit was chosen, so that units that nobody chooses any more are seen."""
 
 from collections.abc import Mapping
+from statistics import mean
 from typing import NamedTuple
 
 import torch
@@ -52,6 +53,31 @@ def usage(records: Mapping[str, tuple[Tensor, ...]]) -> dict[str, Usage]:
         if record:
             found[side + path] = _spread(torch.stack([part.detach() for part in parts]).sum(0))
     return found
+
+
+class UnitCounts:
+    """What the sparse layers of a model chose in many passes, such as those of an evaluation."""
+
+    def __init__(self) -> None:
+        self._counted: dict[str, Tensor] = {}
+
+    def add(self, records: Mapping[str, tuple[Tensor, ...]]) -> None:
+        """Count the choices of one more pass; records: of its `Output`. Those of other layers are left alone."""
+        for path, spread in usage(records).items():
+            before = self._counted.get(path)
+            self._counted[path] = spread.counts if before is None else before + spread.counts
+
+    def figures(self) -> dict[str, float]:
+        """dead_units: the share of all units that were never chosen; effective_units: how many units of a block do the
+        work, see `Usage`, in the mean over the layers. Nothing of a model that chooses no units."""
+        if not self._counted:
+            return {}
+        layers = [_spread(counts) for counts in self._counted.values()]
+        never = torch.cat([layer.counts.flatten() for layer in layers]) == 0
+        return {
+            "dead_units": float(never.double().mean()),
+            "effective_units": mean(layer.effective for layer in layers),
+        }
 
 
 def _spread(counts: Tensor) -> Usage:

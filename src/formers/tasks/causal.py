@@ -10,6 +10,7 @@ from formers.data.batches import Ordered, Packed
 from formers.data.tokenizer import Tokenizer
 from formers.data.tokens import TokenFile
 from formers.model import Decoder
+from formers.sparse import UnitCounts
 from formers.spec import Spec
 from formers.tasks.chunked_loss import lost
 from formers.tasks.fit import require_fit
@@ -71,25 +72,28 @@ def evaluate_text(
     so many tokens only. loss_chunk: as in a `TrainSpec`.
 
     Gives nats (per token), perplexity, tokens, and bits_per_byte and bytes where the bytes of the text are known: all
-    the nats, those of the end ids included, over ln 2 times the bytes of UTF-8. Raises ConfigError if the model does
+    the nats, those of the end ids included, over ln 2 times the bytes of UTF-8; and what a model with sparse layers made
+    of its units, see `UnitCounts`. Raises ConfigError if the model does
     not fit the tokenizer or the length, and DataError if the text is of another tokenizer.
     """
     text.require(tokenizer)
     require_fit(cast(Spec, model.spec), Decoder, tokenizer, length)
     tokens = text.tokens if limit is None else text.tokens[:limit]
     windows = Ordered(tokens, length, batch, start=tokenizer.end)
-    parts = []
+    parts, units = [], UnitCounts()
     for number, (rows, real) in enumerate(windows, 1):
-        parts.append(_nats_of(model, rows, real, loss_chunk))
+        loss = _lost(model, rows, real, loss_chunk)
+        parts.append(loss.nats)
+        units.add(loss.records)
         tick(number / len(windows))
     opening = 0.0 if tokenizer.end is not None else math.log(tokenizer.vocab)
     text_bytes = text.text_bytes if len(tokens) == len(text.tokens) else byte_count(tokens, tokenizer)
-    return score(summed(parts) + opening, len(tokens), text_bytes)
+    return score(summed(parts) + opening, len(tokens), text_bytes) | units.figures()
 
 
-def _nats_of(model: nn.Module, rows: Tensor, real: Tensor, chunk: int | None) -> Tensor:
+def _lost(model: nn.Module, rows: Tensor, real: Tensor, chunk: int | None) -> Loss:
     inputs, targets, counted = (tensor.to(device_of(model)) for tensor in (rows[:, :-1], rows[:, 1:], real[:, 1:]))
     with torch.no_grad():
         if real.all():
-            return lost(model, targets, inputs, chunk=chunk).nats
-        return lost(model, targets[counted], inputs, chunk=chunk, logits_at=counted).nats
+            return lost(model, targets, inputs, chunk=chunk)
+        return lost(model, targets[counted], inputs, chunk=chunk, logits_at=counted)

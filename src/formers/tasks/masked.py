@@ -9,6 +9,7 @@ from formers.data.batches import Ordered, Packed, mask_tokens
 from formers.data.chance import generator
 from formers.errors import DataError
 from formers.model import Encoder
+from formers.sparse import UnitCounts
 from formers.spec import Spec
 from formers.tasks.chunked_loss import lost
 from formers.tasks.fit import require_fit
@@ -59,20 +60,22 @@ class Masked:
         return lost(model, truth, batch["inputs"], chunk=chunk, smoothing=smoothing, logits_at=chosen)
 
     def evaluate(self, model: nn.Module, limit: int | None = None, tick: Tick = untold) -> dict[str, float]:
-        """nats per hidden token, perplexity, accuracy and tokens, with masks that are the same in every evaluation."""
+        """nats per hidden token, perplexity, accuracy and tokens, with masks that are the same in every evaluation; of a
+        model with sparse layers the figures of `UnitCounts`."""
         tokens = self._prepared.held_out.tokens if limit is None else self._prepared.held_out.tokens[:limit]
         windows = Ordered(tokens, self._spec.length - 1, self._spec.batch)
-        nats, right, told = [], [], 0
+        nats, right, units, told = [], [], UnitCounts(), 0
         for number, (rows, real) in enumerate(windows, 1):
             batch = self._hide(rows.masked_fill(~real, self._mask_id), EVALUATION, number)
             told += self.size(batch).targets
             loss, hits = _tested(model, batch, real)
-            nats.append(loss)
+            nats.append(loss.nats)
             right.append(hits)
+            units.add(loss.records)
             tick(number / len(windows))
         if not told:
             raise DataError("the held-out text has no token that can be hidden; hold more text out")
-        return score(summed(nats), told) | {"accuracy": summed(right) / told}
+        return score(summed(nats), told) | {"accuracy": summed(right) / told} | units.figures()
 
     @property
     def _mask_id(self) -> int:
@@ -88,11 +91,12 @@ class Masked:
         return {"inputs": inputs, "truth": tokens, "chosen": chosen}
 
 
-def _tested(model: Any, batch: Batch, real: Tensor) -> tuple[Tensor, Tensor]:
-    """The nats, and how many tokens were guessed right."""
+def _tested(model: Any, batch: Batch, real: Tensor) -> tuple[Loss, Tensor]:
+    """The loss, and how many tokens were guessed right."""
     device = device_of(model)
     chosen = batch["chosen"].to(device)
     with torch.no_grad():
-        logits = model(batch["inputs"].to(device), mask=real.to(device), logits_at=chosen, remember=False).logits
+        out = model(batch["inputs"].to(device), mask=real.to(device), logits_at=chosen, remember=False)
         truth = batch["truth"].to(device)[chosen]
-        return summed_nats(logits, truth), (logits.argmax(-1) == truth).sum()
+        loss = Loss(summed_nats(out.logits, truth), out.losses, out.records)
+        return loss, (out.logits.argmax(-1) == truth).sum()

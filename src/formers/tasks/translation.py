@@ -12,6 +12,7 @@ from formers.data.tokenizer import Tokenizer
 from formers.decode import beam_search
 from formers.encoder_decoder import EncoderDecoder
 from formers.errors import DataError
+from formers.sparse import UnitCounts
 from formers.spec import Spec
 from formers.tasks.chunked_loss import lost
 from formers.tasks.fit import require_fit
@@ -56,20 +57,24 @@ class Translation:
         return _loss(model, batch, self._spec)
 
     def evaluate(self, model: nn.Module, limit: int | None = None, tick: Tick = untold) -> dict[str, float]:
-        """nats per target token, perplexity and tokens, without smoothing; on all held-out pairs, BLEU too.
+        """nats per target token, perplexity and tokens, without smoothing; on all held-out pairs, BLEU too; of a model with
+        sparse layers the figures of `UnitCounts`.
 
         BLEU is sacrebleu's, of what a beam of 4 writes; it is left out where sacrebleu is not installed.
         """
-        nats, tokens, plain = [], 0, self._spec.replace(label_smoothing=0.0)
+        nats, units, tokens, plain = [], UnitCounts(), 0, self._spec.replace(label_smoothing=0.0)
         for number in range(len(self._held_out)):
             batch = self._held_out.at(number)._asdict()
             with torch.no_grad():
-                nats.append(_loss(model, to_device(batch, device_of(model)), plain).nats)
+                loss = _loss(model, to_device(batch, device_of(model)), plain)
+            nats.append(loss.nats)
+            units.add(loss.records)
             tokens += self.size(batch).targets
             tick((number + 1) / len(self._held_out))
             if limit is not None and tokens >= limit:
                 break
-        return score(summed(nats), tokens) | (self._bleu(model, tick) if limit is None else {})
+        bleu = self._bleu(model, tick) if limit is None else {}
+        return score(summed(nats), tokens) | bleu | units.figures()
 
     def _bleu(self, model: nn.Module, tick: Tick) -> dict[str, float]:
         if importlib.util.find_spec("sacrebleu") is None:

@@ -15,6 +15,7 @@ SHOWN = {
     "perplexity": "perplexity {:.4g}",
     "accuracy": "{:.1%} right",
     "bleu": "BLEU {:.2f}",
+    "dead_units": "{:.1%} of sparse units unused",
 }
 
 

@@ -10,7 +10,7 @@ from torch import nn
 from formers import Attention, Block, CrossAttention, Decoder, Encoder, EncoderDecoder, stack
 from formers.call import Call, add_records
 from formers.places import Places
-from formers.sparse import BlockFF, SparseFF, SwitchFF, usage
+from formers.sparse import BlockFF, SparseFF, SwitchFF, UnitCounts, usage
 from formers.spec import Site
 
 KINDS = {"sparse": SparseFF(24, 6, 4), "blocks": BlockFF(24, 6), "switch": SwitchFF(24, 6)}
@@ -68,6 +68,17 @@ def test_several_passes_add_up() -> None:
 
 def test_a_layer_that_met_no_token_is_all_dead() -> None:
     assert usage({"units 0.1": (torch.zeros(2, 4, dtype=torch.int64),)})["0.1"].dead == 1
+
+
+def test_an_evaluation_counts_all_its_passes() -> None:
+    units = UnitCounts()
+    assert units.figures() == {}
+    units.add({"exits": (torch.ones(1),)})
+    assert units.figures() == {}
+    units.add({"units 0.1": (torch.tensor([[4, 0, 0, 0]]),), "units 1.1": (torch.tensor([[1, 1]]),)})
+    units.add({"units 0.1": (torch.tensor([[0, 2, 2, 0]]),), "units 1.1": (torch.tensor([[1, 1]]),)})
+    of_first = math.exp(0.5 * math.log(2) + 0.5 * math.log(4))
+    assert units.figures() == pytest.approx({"dead_units": 1 / 6, "effective_units": (of_first + 2) / 2})
 
 
 def test_models_report_by_place_and_side() -> None:

@@ -5,7 +5,9 @@ import torch
 from tiny_task import TEXT, tiny
 from torch.nn import functional as F
 
+from formers import make
 from formers.data.tokens import write_text
+from formers.sparse import usage
 from formers.tasks import Causal, evaluate_text, prepare
 from formers.train import TrainSpec
 
@@ -54,6 +56,23 @@ def nats_by_hand(model, tokens, length, start):
         with torch.no_grad():
             total += F.cross_entropy(model(window[:, :-1]).logits[0], window[0, 1:], reduction="sum").item()
     return total
+
+
+def test_units_of_sparse_layers_are_counted_once_for_each_token(prepared, model):
+    vocab = prepared.tokenizer.vocab
+    given = {"dim": 16, "depth": 2, "heads": 2, "hidden": 32, "block": 8, "rank": 4, "positions": "sinusoidal"}
+    sparse = make("scaling_transformer", vocab=vocab, **given, sparse=("feed_forward",)).build().eval()
+    found, tokens = evaluate_text(sparse, prepared.held_out, prepared.tokenizer, 16, 3), prepared.held_out.tokens
+    counts, stream = 0, [prepared.tokenizer.end, *map(int, tokens)]
+    for first in range(0, len(tokens), 16):
+        window = torch.tensor(stream[first : first + 16])[None, : len(tokens) - first]
+        with torch.no_grad():
+            report = usage(sparse(window, remember=False).records)
+        counts = counts + torch.cat([layer.counts for layer in report.values()])
+    assert counts.sum() == len(tokens) * 2 * 4  # two layers of four blocks
+    assert found["dead_units"] == pytest.approx((counts == 0).double().mean().item())
+    assert 1 <= found["effective_units"] <= 8
+    assert not {"dead_units", "effective_units"} & set(Causal(prepared, SPEC).evaluate(model))
 
 
 def test_every_token_is_predicted_once_and_every_byte_counted(prepared, model):
