@@ -29,10 +29,10 @@ def engine_of(spec: Spec, dtype: str) -> Engine:
 
 
 class Streams:
-    """Streams that an engine writes, each behind a prompt of its own."""
+    """Streams that an engine writes, each behind a prompt of its own. threads: PyTorch's number if None."""
 
-    def __init__(self, engine: Engine, streams: int = 1, count: int = 16) -> None:
-        self._session, self._count = engine.session(streams), count
+    def __init__(self, engine: Engine, streams: int = 1, count: int = 16, threads: int | None = None) -> None:
+        self._session, self._count = engine.session(streams, threads=threads), count
         vocab = engine.program.vocab
         for stream in range(streams):
             self._session.read([(7 * stream + place) % vocab for place in range(PROMPT)], stream)

@@ -53,6 +53,7 @@ def test_every_row_of_the_table_is_measured(tmp_path: Path) -> None:
         assert rows[f"small, {name}"].ratio > 0
     assert rows["small, a block, both sparse"].better == "lower"
     assert [rows[f"{streams} streams, all sparse"].value > 0 for streams in (4, 8, 16)] == [True] * 3
+    assert rows["small, + sparse loss, one core busy"].ratio > 0
     (from_file,) = [row for name, row in rows.items() if name.endswith("in a file")]
     assert from_file.value > 0 and rows["the same: memory of the process"].value > 0
     assert not list(tmp_path.iterdir())

@@ -2,6 +2,7 @@
 
 from formers.bench.cases import (
     beyond_memory,
+    busy_core,
     content,
     decode,
     decode_dense,
@@ -14,6 +15,7 @@ from formers.bench.cases import (
 
 __all__ = [
     "beyond_memory",
+    "busy_core",
     "content",
     "decode",
     "decode_dense",
