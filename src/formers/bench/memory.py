@@ -3,6 +3,7 @@
 import contextlib
 import ctypes
 import multiprocessing
+import signal
 import sys
 from collections.abc import Callable
 from multiprocessing.connection import Connection
@@ -84,13 +85,22 @@ def in_fresh_process(run: Callable[..., T], *given: Any) -> T:
         answer: T = ours.recv()
     except EOFError:
         child.join()
-        why = f"the process that measured memory ended with exit code {child.exitcode}"
-        raise FormersError(f"{why}: memory may have run out; try a machine with more of it") from None
+        raise FormersError(_death(child.exitcode or 0)) from None
     finally:
         if child.is_alive() and sys.exc_info()[0] is not None:
             child.terminate()
         child.join()
     return answer
+
+
+def _death(code: int) -> str:
+    """Why a process has not answered. The system ends one that wants more memory than there is by SIGKILL."""
+    if code >= 0:
+        return f"the process that measured this ended with exit code {code}, and its own message stands above"
+    name = {known.value: known.name for known in signal.Signals}.get(-code, f"signal {-code}")
+    if name == "SIGKILL":
+        return "the process that measured this was killed (SIGKILL): memory may have run out; try a machine with more of it"
+    return f"the process that measured this crashed ({name})"
 
 
 def _answer(to: Connection, threads: int, run: Callable[..., Any], given: tuple[Any, ...]) -> None:

@@ -1,4 +1,5 @@
 import os
+import signal
 
 import pytest
 import torch
@@ -27,6 +28,10 @@ def leave() -> None:
     os._exit(3)
 
 
+def end_by(signal_number: int) -> None:
+    os.kill(os.getpid(), signal_number)
+
+
 def threads() -> int:
     return torch.get_num_threads()
 
@@ -44,9 +49,13 @@ def test_gradients_and_the_optimiser_s_state_are_no_part_of_a_step_s_peak() -> N
     assert activations < peak < activations + 64 * MIB
 
 
-def test_a_process_that_dies_is_an_error_that_says_what_may_be_wrong() -> None:
-    with pytest.raises(FormersError, match="exit code 3: memory may have run out"):
+def test_a_process_that_dies_is_an_error_that_says_how() -> None:
+    with pytest.raises(FormersError, match="ended with exit code 3"):
         in_fresh_process(leave)
+    with pytest.raises(FormersError, match=r"killed \(SIGKILL\): memory may have run out"):
+        in_fresh_process(end_by, signal.SIGKILL)
+    with pytest.raises(FormersError, match=r"crashed \(SIGSEGV\)$"):
+        in_fresh_process(end_by, signal.SIGSEGV)
 
 
 def test_a_fresh_process_has_as_many_threads_as_this_one() -> None:
