@@ -67,11 +67,11 @@ def evaluate(model: Any, material: Any, training: TrainSpec) -> dict[str, float]
 
 def print_figures(found: dict[str, float]) -> None:
     """The figures that are known, one a line."""
-    width = max(map(len, WORDS.values()))
-    for name, word in WORDS.items():
-        if name in found:
-            whole = isinstance(found[name], int)
-            print(f"{word:<{width}}  {found[name]:{',' if whole else ',.4f'}}")
+    words = {name: word for name, word in WORDS.items() if name in found}
+    width = max(map(len, words.values()))
+    for name, word in words.items():
+        whole = isinstance(found[name], int)
+        print(f"{word:<{width}}  {found[name]:{',' if whole else ',.4f'}}")
 
 
 def run_folder(path: Path) -> Path:
