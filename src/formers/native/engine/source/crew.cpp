@@ -79,6 +79,14 @@ void Helper::sleep(uint32_t seen) {
     woken.wait(lock, [this] { return !asleep.load(); });
 }
 
+void Helper::lose(Clock::time_point now, Clock::duration time) {
+    debt = std::max(Clock::duration{}, debt - (now - billed) / 10) + time;
+    billed = stalled = now;
+    if (debt < MOST_DEBT) return;
+    debt = {};
+    rest(now);
+}
+
 void Helper::rest(Clock::time_point now) {
     resting.store(true);
     until = now + pause;

@@ -41,6 +41,9 @@ class Helper {
     bool is_working() const { return working.load(); }
     void wake();
 
+    // It came back too late by so much: it had lost its core. That can happen to anybody; where others wait for it more than
+    // a tenth of the time, it rests.
+    void lose(Clock::time_point now, Clock::duration time);
     // Left out for a while, twice or more as long each time, because its core is wanted by others.
     void rest(Clock::time_point now);
     bool may_work(Clock::time_point now);
@@ -52,14 +55,16 @@ class Helper {
 
     Job& job;
     std::atomic<bool> asleep{false}, resting{false}, leaving{false};
-    Clock::time_point until{}, stalled{};       // of the caller
+    // Of the caller. debt: what others have waited for it, less a tenth of the time until `billed`.
+    Clock::time_point until{}, stalled{}, billed{};
+    Clock::duration debt{};
     alignas(64) std::atomic<bool> working{false};
     Clock::duration pause = SHORTEST;
     std::mutex mutex;
     std::condition_variable woken;
     std::thread thread;  // the last: it starts when all else is there
 
-    static constexpr std::chrono::milliseconds SHORTEST{20}, LONGEST{1000};
+    static constexpr std::chrono::milliseconds MOST_DEBT{8}, SHORTEST{20}, LONGEST{1000};
 };
 
 // Tells the processor that this is a loop that waits.

@@ -99,15 +99,16 @@ struct Pool::State {
                 if (job->is_done()) return;
                 breathe();
             }
-        bool noted = false;
+        late.clear();
+        auto now = start;
         while (!job->is_done()) {
             std::this_thread::sleep_for(SPIN);  // an idle core draws a helper that waits for another
-            const auto now = Clock::now();
-            if (noted || now - start < STALL + (start - began)) continue;
-            noted = true;
+            now = Clock::now();
+            if (!late.empty() || now - start < STALL + (start - began)) continue;
             for (auto& helper : helpers)
-                if (helper->is_working()) helper->rest(now);
+                if (helper->is_working()) late.push_back(helper.get());
         }
+        for (Helper* helper : late) helper->lose(now, now - start);
     }
 
     // The caller itself may lose its core, to helpers that were put there because theirs are taken.
@@ -138,7 +139,7 @@ struct Pool::State {
     std::atomic<bool> busy{false};
     std::unique_ptr<Job> job = std::make_unique<Job>(threads);
     std::vector<std::unique_ptr<Helper>> helpers;  // behind the job: they end before it does
-    std::vector<Helper*> asleep;
+    std::vector<Helper*> asleep, late;
     Clock::time_point watched{}, called{};
     int64_t pushed_out = 0, alone = 0;  // alone: bytes of jobs since anybody helped
 };
