@@ -20,6 +20,13 @@ def built() -> None:
     """These need no extension: they compile for themselves."""
 
 
+def test_a_helper_rests_only_if_others_often_wait_for_it(tmp_path: Path) -> None:
+    done = subprocess.run(
+        [compile_program("crew.cpp", ("crew.cpp",), tmp_path)], capture_output=True, text=True, timeout=60
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+
+
 @pytest.mark.parametrize(("threads", "busy"), [(1, 0), (2, 0), (2, 2), (16, 0)])
 def test_does_every_piece_once(program: Path, threads: int, busy: int) -> None:
     # Threads are started in the child of a fork, which the sanitizer can follow, but does not want to by default.
