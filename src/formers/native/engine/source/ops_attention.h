@@ -1,7 +1,6 @@
 // Operations of attention over what the caches keep.
 #pragma once
 #include "attention.h"
-#include "halves.h"
 #include "pattern.h"
 
 namespace {

@@ -2,7 +2,6 @@
 // below their own.
 #pragma once
 #include "dot.h"
-#include "halves.h"
 #include "sparse_shapes.h"
 #include "wide.h"
 #ifdef __AVX512BF16__

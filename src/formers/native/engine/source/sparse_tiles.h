@@ -44,18 +44,6 @@ struct TileSums {
     int64_t stride;
 };
 
-ALWAYS_INLINE uint32_t bits_of(float x) {
-    uint32_t bits;
-    __builtin_memcpy(&bits, &x, 4);
-    return bits;
-}
-
-ALWAYS_INLINE float float_of(uint32_t bits) {
-    float x;
-    __builtin_memcpy(&x, &bits, 4);
-    return x;
-}
-
 // `count` numbers to where inputs are stored.
 inline void store_inputs(const Matrix& m, uint8_t* to, int64_t low, const float* x, int64_t count) {
     if (!in_halves(m)) return copy_run(reinterpret_cast<float*>(to), x, count);

@@ -1,6 +1,7 @@
 // Arithmetic on runs of floats, 16 at a time: the compiler makes of a Wide what the machine has. Runs may begin anywhere.
 #pragma once
 #include "activation.h"
+#include "halves.h"
 #include "op.h"
 #ifdef __AVX512F__
 #include <immintrin.h>
@@ -28,12 +29,7 @@ ALWAYS_INLINE void store_wide(float* x, const Wide& value) { *reinterpret_cast<L
 
 // One number, or 16, of those that may be halves (bf16).
 ALWAYS_INLINE float number_of(float x) { return x; }
-ALWAYS_INLINE float number_of(uint16_t half) {
-    const uint32_t bits = uint32_t(half) << 16;
-    float x;
-    __builtin_memcpy(&x, &bits, 4);
-    return x;
-}
+ALWAYS_INLINE float number_of(uint16_t half) { return float_of(uint32_t(half) << 16); }
 
 ALWAYS_INLINE Wide load_wide(const uint16_t* halves) {
 #ifdef __AVX512F__
