@@ -10,12 +10,11 @@ from formers.data.batches import Ordered, Packed
 from formers.data.tokenizer import Tokenizer
 from formers.data.tokens import TokenFile
 from formers.model import Decoder
-from formers.sparse import UnitCounts
 from formers.spec import Spec
 from formers.tasks.chunked_loss import lost
 from formers.tasks.fit import require_fit
 from formers.tasks.prepare import Prepared
-from formers.tasks.score import byte_count, score, summed
+from formers.tasks.score import Tally, byte_count
 from formers.train.spec import TrainSpec
 from formers.train.task import Batch, Loss, Size, Tick, device_of, untold
 
@@ -80,15 +79,13 @@ def evaluate_text(
     require_fit(cast(Spec, model.spec), Decoder, tokenizer, length)
     tokens = text.tokens if limit is None else text.tokens[:limit]
     windows = Ordered(tokens, length, batch, start=tokenizer.end)
-    parts, units = [], UnitCounts()
+    tally = Tally()
     for number, (rows, real) in enumerate(windows, 1):
-        loss = _lost(model, rows, real, loss_chunk)
-        parts.append(loss.nats)
-        units.add(loss.records)
+        tally.add(_lost(model, rows, real, loss_chunk))
         tick(number / len(windows))
     opening = 0.0 if tokenizer.end is not None else math.log(tokenizer.vocab)
     text_bytes = text.text_bytes if len(tokens) == len(text.tokens) else byte_count(tokens, tokenizer)
-    return score(summed(parts) + opening, len(tokens), text_bytes) | units.figures()
+    return tally.score(len(tokens), text_bytes, opening=opening)
 
 
 def _lost(model: nn.Module, rows: Tensor, real: Tensor, chunk: int | None) -> Loss:

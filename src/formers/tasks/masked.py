@@ -9,13 +9,12 @@ from formers.data.batches import Ordered, Packed, mask_tokens
 from formers.data.chance import generator
 from formers.errors import DataError
 from formers.model import Encoder
-from formers.sparse import UnitCounts
 from formers.spec import Spec
 from formers.tasks.chunked_loss import lost
 from formers.tasks.fit import require_fit
 from formers.tasks.loss import summed_nats
 from formers.tasks.prepare import Prepared
-from formers.tasks.score import score, summed
+from formers.tasks.score import Tally, summed
 from formers.train.spec import TrainSpec
 from formers.train.task import Batch, Loss, Size, Tick, device_of, untold
 
@@ -64,18 +63,17 @@ class Masked:
         model with sparse layers the figures of `UnitCounts`."""
         tokens = self._prepared.held_out.tokens if limit is None else self._prepared.held_out.tokens[:limit]
         windows = Ordered(tokens, self._spec.length - 1, self._spec.batch)
-        nats, right, units, told = [], [], UnitCounts(), 0
+        tally, right, told = Tally(), [], 0
         for number, (rows, real) in enumerate(windows, 1):
             batch = self._hide(rows.masked_fill(~real, self._mask_id), EVALUATION, number)
             told += self.size(batch).targets
             loss, hits = _tested(model, batch, real)
-            nats.append(loss.nats)
+            tally.add(loss)
             right.append(hits)
-            units.add(loss.records)
             tick(number / len(windows))
         if not told:
             raise DataError("the held-out text has no token that can be hidden; hold more text out")
-        return score(summed(nats), told) | {"accuracy": summed(right) / told} | units.figures()
+        return tally.score(told) | {"accuracy": summed(right) / told}
 
     @property
     def _mask_id(self) -> int:

@@ -9,6 +9,8 @@ import torch
 from torch import Tensor
 
 from formers.data.tokenizer import Tokenizer
+from formers.sparse import UnitCounts
+from formers.train.task import Loss
 
 
 def score(nats: float, tokens: int, text_bytes: int | None = None) -> dict[str, float]:
@@ -18,6 +20,23 @@ def score(nats: float, tokens: int, text_bytes: int | None = None) -> dict[str, 
     if text_bytes:
         found |= {"bits_per_byte": nats / (math.log(2) * text_bytes), "bytes": text_bytes}
     return found
+
+
+class Tally:
+    """What all passes of an evaluation lost, and which units their sparse layers chose."""
+
+    def __init__(self) -> None:
+        self._nats: list[Tensor] = []
+        self._units = UnitCounts()
+
+    def add(self, loss: Loss) -> None:
+        """Count one more pass."""
+        self._nats.append(loss.nats)
+        self._units.add(loss.records)
+
+    def score(self, tokens: int, text_bytes: int | None = None, *, opening: float = 0.0) -> dict[str, float]:
+        """The figures of `score` and of `UnitCounts`. opening: nats that no pass has lost."""
+        return score(summed(self._nats) + opening, tokens, text_bytes) | self._units.figures()
 
 
 def summed(parts: list[Tensor]) -> float:

@@ -12,12 +12,11 @@ from formers.data.tokenizer import Tokenizer
 from formers.decode import beam_search
 from formers.encoder_decoder import EncoderDecoder
 from formers.errors import DataError
-from formers.sparse import UnitCounts
 from formers.spec import Spec
 from formers.tasks.chunked_loss import lost
 from formers.tasks.fit import require_fit
 from formers.tasks.pairs import IdPairs, PreparedPairs
-from formers.tasks.score import score, summed
+from formers.tasks.score import Tally
 from formers.train.spec import TrainSpec
 from formers.train.task import Batch, Loss, Size, Tick, device_of, to_device, untold
 
@@ -62,19 +61,16 @@ class Translation:
 
         BLEU is sacrebleu's, of what a beam of 4 writes; it is left out where sacrebleu is not installed.
         """
-        nats, units, tokens, plain = [], UnitCounts(), 0, self._spec.replace(label_smoothing=0.0)
+        tally, tokens, plain = Tally(), 0, self._spec.replace(label_smoothing=0.0)
         for number in range(len(self._held_out)):
             batch = self._held_out.at(number)._asdict()
             with torch.no_grad():
-                loss = _loss(model, to_device(batch, device_of(model)), plain)
-            nats.append(loss.nats)
-            units.add(loss.records)
+                tally.add(_loss(model, to_device(batch, device_of(model)), plain))
             tokens += self.size(batch).targets
             tick((number + 1) / len(self._held_out))
             if limit is not None and tokens >= limit:
                 break
-        bleu = self._bleu(model, tick) if limit is None else {}
-        return score(summed(nats), tokens) | bleu | units.figures()
+        return tally.score(tokens) | (self._bleu(model, tick) if limit is None else {})
 
     def _bleu(self, model: nn.Module, tick: Tick) -> dict[str, float]:
         if importlib.util.find_spec("sacrebleu") is None:
