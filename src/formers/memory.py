@@ -2,6 +2,7 @@
 
 from typing import TYPE_CHECKING, NamedTuple, Protocol
 
+import torch
 from torch import Tensor, nn
 
 from formers.call import Call
@@ -10,7 +11,11 @@ from formers.spec.core import Site, Spec
 from formers.state import Log
 
 if TYPE_CHECKING:
+    from formers.attention.pattern import Pattern
     from formers.attention.project import ProjectionLayer
+
+
+PERIOD = 256  # tokens
 
 
 class Project(Protocol):
@@ -46,9 +51,9 @@ class Recalled(NamedTuple):
 
 
 class Memory(Spec):
-    """A rule of remembering. Built for the horizon of the pattern: what is further back need not be kept."""
+    """A rule of remembering. Built for a pattern: what it never shows again need not be kept."""
 
-    def build(self, site: Site, horizon: int | None) -> "MemoryRule":
+    def build(self, site: Site, pattern: "Pattern") -> "MemoryRule":
         raise NotImplementedError
 
 
@@ -61,14 +66,15 @@ class MemoryRule(nn.Module):
 class KeepAll(Memory):
     """Every key and value that a later query may still see."""
 
-    def build(self, site: Site, horizon: int | None) -> MemoryRule:
-        return KeepAllRule(horizon)
+    def build(self, site: Site, pattern: "Pattern") -> MemoryRule:
+        return KeepAllRule(pattern)
 
 
 class KeepAllRule(MemoryRule):
-    def __init__(self, horizon: int | None) -> None:
+    def __init__(self, pattern: "Pattern") -> None:
         super().__init__()
-        self.horizon = horizon
+        self.pattern, self.horizon = pattern, pattern.horizon
+        self.has_holes = self.horizon is None and _forgets(pattern)
 
     def forward(self, x: Tensor, call: Call, past: tuple[object, ...] | None, project: Project) -> Recalled:
         k, v = project(x, call.at)
@@ -85,6 +91,8 @@ class KeepAllRule(MemoryRule):
         return Recalled(now.k.view, now.v.view, now.places, kept)
 
     def _kept(self, now: KeysValues, call: Call) -> KeysValues:
+        if self.has_holes:
+            return self._without_holes(now, call)
         horizon = self.horizon
         if horizon is None or now.places.length < horizon:
             return now
@@ -93,6 +101,31 @@ class KeepAllRule(MemoryRule):
             return now
         places = call.memo.once(("last", count, now.places), lambda: now.places.last(count))
         return KeysValues(now.k.last(count), now.v.last(count), places)
+
+    def _without_holes(self, now: KeysValues, call: Call) -> KeysValues:
+        """Without keys that stand between others and are never seen again. Looking for them and closing up takes as long
+        as all that is kept, so it is done once in so many tokens."""
+        earlier = now.places.length - call.at.length
+        if earlier // PERIOD == now.places.length // PERIOD:
+            return now
+        needed = call.memo.once(("needed", self.pattern, now.places), lambda: _needed(self.pattern, now.places))
+        if len(needed) == now.places.length:
+            return now
+        places = call.memo.once(("needed places", self.pattern, now.places), lambda: now.places.some(needed))
+        return KeysValues(now.k.some(needed), now.v.some(needed), places)
+
+
+def _forgets(pattern: "Pattern") -> bool:
+    """Whether some key of the beginning is not seen any more from far behind."""
+    return not bool(pattern.keeps(torch.arange(PERIOD**2), torch.tensor(PERIOD**4)).all())
+
+
+def _needed(pattern: "Pattern", places: Places) -> Tensor:
+    """The slots that a later token of some row may see."""
+    real = places.pos >= 0 if places.real is None else places.real
+    pos = places.pos.expand_as(real)
+    after = pos.masked_fill(~real, -1).amax(1, keepdim=True) + 1
+    return (real & pattern.keeps(pos, after)).any(0).nonzero()[:, 0]
 
 
 def _still_visible(places: Places, horizon: int) -> int:

@@ -90,6 +90,11 @@ class Places:
             return Places.run(self.start + self.length - count, count, self.device, marks)
         return Places(self.pos[:, cut], None if self.real is None else self.real[:, cut], marks)
 
+    def some(self, index: Tensor) -> "Places":
+        """The places at these indices (n,), in their order."""
+        marks = {name: mark[:, index] for name, mark in self.marks.items()}
+        return Places(self.pos[:, index], None if self.real is None else self.real[:, index], marks)
+
     def map(self, change: Callable[[Tensor], Tensor]) -> "Places":
         """A change of every tensor with a row for each example, such as a choice of rows."""
         marks = {name: change(mark) for name, mark in self.marks.items()}
@@ -118,6 +123,10 @@ class Spots:
     @classmethod
     def of(cls, places: Places, shape: Callable[[Tensor], Tensor]) -> "Spots":
         return cls(shape(places.pos), {name: shape(mark) for name, mark in places.marks.items()})
+
+    def each(self, change: Callable[[Tensor], Tensor]) -> "Spots":
+        """The same places with every tensor changed alike."""
+        return Spots(change(self.pos), {name: change(mark) for name, mark in self.marks.items()})
 
 
 def queries(places: Places) -> Spots:

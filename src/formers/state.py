@@ -52,6 +52,10 @@ class Log:
         shorter._buffer, shorter._start, shorter._stop = self._buffer, self._stop - count, self._stop
         return shorter
 
+    def some(self, index: Tensor) -> "Log":
+        """The vectors at these indices (n,), in a buffer of their own."""
+        return Log(self.view.index_select(2, index))
+
     def map(self, change: Callable[[Tensor], Tensor]) -> "Log":
         return Log(change(self.view))
 

@@ -6,6 +6,7 @@ from typing import Literal, NamedTuple
 import torch
 from torch import Tensor, nn
 
+from formers.attention import Pattern
 from formers.attention.oracle import attend_dense
 from formers.attention.project import ProjectionLayer
 from formers.call import Call
@@ -27,7 +28,7 @@ class SketchCompress(Memory):
         if site.streaming:
             yield "what is compressed depends on where segments end", "memory=KeepAll()"
 
-    def build(self, site: Site, horizon: int | None) -> MemoryRule:
+    def build(self, site: Site, pattern: Pattern) -> MemoryRule:
         return SketchCompressRule(self, site)
 
 

@@ -12,10 +12,14 @@ from formers.attention.plan import Plan, block_plan, dense_plan
 from formers.attention.sorted.charge import EXACT
 from formers.attention.sorted.drop import Drop
 from formers.attention.sorted.lane import Meeting
-from formers.attention.sorted.local import is_causal, local_plan, local_rules
 from formers.attention.sorted.op import attend_sorted
 from formers.attention.sorted.plan import Rules, SortedPlan
+from formers.attention.span import Span
 from formers.attention.tiles import attend_tiles
+from formers.attention.visits.op import attend_visits
+from formers.attention.visits.table import Visits as PlannedVisits
+from formers.attention.visits.table import plan_visits
+from formers.native.visits import BLOCK, refuses_visits
 from formers.places import Memo, Places, keys, queries
 from formers.position.core import PositionLayer
 from formers.position.self_last import SelfLastLayer
@@ -44,26 +48,18 @@ class Request(NamedTuple):
         """Surely every query sees every key."""
         if self.at.start is None or self.to.start is None:
             return False
-        return self.pattern.covers(*self.at.bounds, *self.to.bounds)
-
-    @property
-    def sorted(self) -> SortedPlan | None:
-        """The plan of sorted chunks that was chosen, or that a local pattern over unbroken text comes to."""
-        if self.plan is not None:
-            return self.plan if isinstance(self.plan, SortedPlan) else None
-        if self.at.start is None or self.at.start != self.to.start or self.at.length != self.to.length:
-            return None
-        rules = local_rules(self.pattern, self.at.start)
-        if rules is None:
-            return None
-        return self.memo.once(("local", rules, self.at), lambda: local_plan(rules, self.at))
+        return bool(self.pattern.covers(Span(*self.at.bounds), Span(*self.to.bounds)))
 
     @property
     def share(self) -> float:
         """How much of all pairs a schedule would work on."""
-        pairs = self.at.length * self.to.length
-        plan = self.sorted
-        return (self.block_plan() if plan is None else plan).pairs / pairs
+        return self.block_plan().pairs / (self.at.length * self.to.length)
+
+    @property
+    def visits(self) -> PlannedVisits:
+        """Which blocks see which, planned once a call."""
+        key = ("visits", self.pattern, self.at, self.to, self.q.shape[1])
+        return self.memo.once(key, lambda: plan_visits(self.pattern, self.at, self.to, self.q.shape[1]))
 
     def block_plan(self) -> Plan:
         """The blocks that the pattern reaches, planned once a call."""
@@ -102,8 +98,11 @@ class Sdpa:
             return f"{type(request.position).__name__} changes the scores by content"
         if request.plan is not None:
             return "the pairs are chosen by content"
-        pairs = request.at.length * request.to.length
-        if pairs > SMALL and not request.all_visible and not _plainly_causal(request) and request.share < SPARSE:
+        if _plainly_causal(request) or request.all_visible:
+            return None
+        if request.at.length >= BLOCK and VISITS.refuses(request) is None:
+            return "not all pairs are seen, and blocks of those that are cost less than a mask"
+        if request.at.length * request.to.length > SMALL and request.share < SPARSE:
             return f"the pattern shows {request.share:.0%} of the pairs"
         return None
 
@@ -144,17 +143,34 @@ class SortedChunks:
     name = "sorted"
 
     def refuses(self, request: Request) -> str | None:
-        if request.sorted is None:
-            return "neither is the plan one of sorted chunks, nor the pattern local in unbroken text"
+        if not isinstance(request.plan, SortedPlan):
+            return "the plan is not one of sorted chunks"
         return _not_streamed(request)
 
     def run(self, request: Request) -> Tensor:
-        plan = request.sorted
-        if plan is None:
+        plan = request.plan
+        if not isinstance(plan, SortedPlan):
             raise TypeError(f"{type(request.plan).__name__} is not a plan of sorted chunks")
         k, v = repeated(request)
         meeting = _meeting(request, plan.rules)
         return attend_sorted(request.q, k, v, plan, request.to.pos, request.to.real, meeting)[0]
+
+
+class Visits:
+    """Ours, for every pattern over places: blocks of queries visit the blocks of keys that they see."""
+
+    name = "visits"
+
+    def refuses(self, request: Request) -> str | None:
+        if request.plan is not None:
+            return "the pairs are chosen by content"
+        if request.position.by_content or request.position.biased:
+            return f"{type(request.position).__name__} changes the scores"
+        return refuses_visits(request.q, request.k, request.v)
+
+    def run(self, request: Request) -> Tensor:
+        visits = request.visits
+        return attend_visits(request.q, request.k, request.v, visits.real, visits.table, request.scale, _drop(request))
 
 
 class Clusters:
@@ -212,7 +228,8 @@ class TileExecutor:
         return request.block_plan()
 
 
-BACKENDS: tuple[Backend, ...] = (Sdpa(), SortedChunks(), Clusters(), TileExecutor())
+VISITS = Visits()
+BACKENDS: tuple[Backend, ...] = (Sdpa(), VISITS, SortedChunks(), Clusters(), TileExecutor())
 
 
 def attend(request: Request) -> Tensor:
@@ -232,7 +249,7 @@ def for_each(q: Tensor, k: Tensor) -> Tensor:
 
 def _not_streamed(request: Request) -> str | None:
     """Why the executor of sorted chunks cannot run this request."""
-    if request.plan is not None and type(request.pattern) not in (Causal, Everything):
+    if type(request.pattern) not in (Causal, Everything):
         return f"{request.pattern!r} shows neither all pairs nor those of the past"
     if request.position.by_content or (request.position.biased and not isinstance(request.position, SelfLastLayer)):
         return f"{type(request.position).__name__} changes the scores"
@@ -243,8 +260,11 @@ def _not_streamed(request: Request) -> str | None:
 
 def _meeting(request: Request, rules: Rules) -> Meeting:
     charge = request.position.charge if isinstance(request.position, SelfLastLayer) else 0.0
-    drop = Drop(request.dropout, torch.randint(1 << 31, ())) if request.dropout else None
-    return Meeting(rules, is_causal(request.pattern), charge, request.scale, drop)
+    return Meeting(rules, type(request.pattern) is Causal, charge, request.scale, _drop(request))
+
+
+def _drop(request: Request) -> Drop | None:
+    return Drop(request.dropout, torch.randint(1 << 31, ())) if request.dropout else None
 
 
 def _plainly_causal(request: Request) -> bool:

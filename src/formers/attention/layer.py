@@ -7,6 +7,7 @@ from typing import Any, NamedTuple
 from torch import Tensor, nn
 
 from formers.attention.backends import Request, attend, for_each
+from formers.attention.blind import blind_problems
 from formers.attention.pattern import Causal, Everything, Pattern
 from formers.attention.project import Dense, Projection, ProjectionLayer
 from formers.attention.select import EVERY, Noted, Selector
@@ -53,6 +54,8 @@ class Attention(Layer):
                 f"a decoder must not see the future, but {pattern!r} is not causal",
                 f"pattern=Causal() & ({pattern!r})",
             )
+        elif self.heads > 0:
+            yield from blind_problems(pattern, self.inside(site))
         if not self.projection.within:
             what = f"{self.projection!r} makes keys of an encoder's output, and there is none here"
             yield what, "projection=MultConv()"
@@ -102,7 +105,7 @@ class AttentionLayer(nn.Module):
         self.scale = inner.head_dim**-0.5 if spec.scale is None else spec.scale
         self.projection = spec.projection.build(inner)
         self.position = spec.position.build(inner)
-        self.memory = spec.memory.build(inner, self.pattern.horizon)
+        self.memory = spec.memory.build(inner, self.pattern)
         self.select = spec.select.build(inner) if spec.select else None
 
     def forward(self, x: Tensor, call: Call, state: Any = None, choices: Any = None) -> Out:

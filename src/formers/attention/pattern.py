@@ -1,16 +1,18 @@
 """Patterns: which keys a query may see, as an algebra over positions.
 
-`visible` is the meaning, exact, pair by pair. `reaches` and `covers` bound it over blocks so that work can be
-planned: over-estimating `reaches`, or under-estimating `covers`, costs time and never changes a result.
+`visible` is the meaning, exact, pair by pair. The rest serves planning: `reaches` and `covers` bound it over blocks of
+pairs, `query_order` and `key_order` say in what order of the tokens it is made of few blocks. Over-estimating `reaches`,
+under-estimating `covers`, or another order cost time and never change a result.
 """
 
 from collections.abc import Iterator
+from typing import Any
 
-import torch
 from torch import Tensor
 
+from formers.attention.span import BlockSpans, Span
 from formers.places import Spots
-from formers.spec.core import Site, Spec
+from formers.spec.core import Site, Spec, parts_within
 
 
 class Pattern(Spec):
@@ -20,13 +22,31 @@ class Pattern(Spec):
         """May the query see the key? Broadcasts q against k, and head (H, 1, 1) where heads differ; bool."""
         raise NotImplementedError
 
-    def reaches(self, q_lo: Tensor, q_hi: Tensor, k_lo: Tensor, k_hi: Tensor) -> Tensor:
-        """May any query standing in [q_lo, q_hi] see any key in [k_lo, k_hi]? False only if surely none."""
-        return torch.ones(torch.broadcast_shapes(q_lo.shape, k_lo.shape), dtype=torch.bool, device=q_lo.device)
+    def reaches(self, q: BlockSpans, k: BlockSpans) -> Tensor:
+        """May any query of these blocks (N, 1) see any key of those (1, M)? (N, M); False only if surely none."""
+        return (q.hi >= q.lo) & (k.hi >= k.lo)
 
-    def covers(self, q_lo: int, q_hi: int, k_lo: int, k_hi: int) -> bool:
-        """Does every query in [q_lo, q_hi] see every key in [k_lo, k_hi]? True only if surely all."""
+    def covers(self, q: Span, k: Span) -> Any:
+        """Does every query see every key, in any order of the blocks? True only if surely all; a bool or (N, M)."""
         return False
+
+    def query_order(self, at: Spots) -> Tensor | None:
+        """A whole number told of each place: sorted by it, and then by position, queries form blocks that see alike.
+        None: as they stand."""
+        return None
+
+    def key_order(self, to: Spots) -> Tensor | None:
+        """The same of keys: sorted by it, those that are seen together stand together."""
+        return None
+
+    def at_head(self, head: int) -> "Pattern":
+        """What this head sees, as a pattern that is the same for all heads."""
+        return self
+
+    @property
+    def by_marks(self) -> bool:
+        """True if it asks for marks, and not for positions alone."""
+        return any(part.by_marks for part in parts_within(self) if isinstance(part, Pattern) and part is not self)
 
     @property
     def causal(self) -> bool:
@@ -37,6 +57,12 @@ class Pattern(Spec):
     def horizon(self) -> int | None:
         """Keys this far back or further are never seen again by later queries; None: any may be."""
         return None
+
+    def keeps(self, pos: Tensor, after: Tensor) -> Tensor:
+        """May a query that stands at `after` or later see a key at `pos`? They broadcast; False only if surely none."""
+        if self.horizon is None:
+            return (pos >= 0) | (after >= 0)
+        return pos > after - self.horizon
 
     def __and__(self, other: "Pattern") -> "Pattern":
         return Both(self, other) if isinstance(other, Pattern) else NotImplemented
@@ -54,11 +80,17 @@ class Both(Pattern):
     def visible(self, q: Spots, k: Spots, head: Tensor) -> Tensor:
         return self.left.visible(q, k, head) & self.right.visible(q, k, head)
 
-    def reaches(self, q_lo: Tensor, q_hi: Tensor, k_lo: Tensor, k_hi: Tensor) -> Tensor:
-        return self.left.reaches(q_lo, q_hi, k_lo, k_hi) & self.right.reaches(q_lo, q_hi, k_lo, k_hi)
+    def reaches(self, q: BlockSpans, k: BlockSpans) -> Tensor:
+        return self.left.reaches(q, k) & self.right.reaches(q, k)
 
-    def covers(self, q_lo: int, q_hi: int, k_lo: int, k_hi: int) -> bool:
-        return self.left.covers(q_lo, q_hi, k_lo, k_hi) and self.right.covers(q_lo, q_hi, k_lo, k_hi)
+    def covers(self, q: Span, k: Span) -> Any:
+        return self.left.covers(q, k) & self.right.covers(q, k)
+
+    def keeps(self, pos: Tensor, after: Tensor) -> Tensor:
+        return self.left.keeps(pos, after) & self.right.keeps(pos, after)
+
+    def at_head(self, head: int) -> Pattern:
+        return Both(self.left.at_head(head), self.right.at_head(head))
 
     @property
     def causal(self) -> bool:
@@ -83,11 +115,17 @@ class Either(Pattern):
     def visible(self, q: Spots, k: Spots, head: Tensor) -> Tensor:
         return self.left.visible(q, k, head) | self.right.visible(q, k, head)
 
-    def reaches(self, q_lo: Tensor, q_hi: Tensor, k_lo: Tensor, k_hi: Tensor) -> Tensor:
-        return self.left.reaches(q_lo, q_hi, k_lo, k_hi) | self.right.reaches(q_lo, q_hi, k_lo, k_hi)
+    def reaches(self, q: BlockSpans, k: BlockSpans) -> Tensor:
+        return self.left.reaches(q, k) | self.right.reaches(q, k)
 
-    def covers(self, q_lo: int, q_hi: int, k_lo: int, k_hi: int) -> bool:
-        return self.left.covers(q_lo, q_hi, k_lo, k_hi) or self.right.covers(q_lo, q_hi, k_lo, k_hi)
+    def covers(self, q: Span, k: Span) -> Any:
+        return self.left.covers(q, k) | self.right.covers(q, k)
+
+    def keeps(self, pos: Tensor, after: Tensor) -> Tensor:
+        return self.left.keeps(pos, after) | self.right.keeps(pos, after)
+
+    def at_head(self, head: int) -> Pattern:
+        return Either(self.left.at_head(head), self.right.at_head(head))
 
     @property
     def causal(self) -> bool:
@@ -109,8 +147,8 @@ class Everything(Pattern):
     def visible(self, q: Spots, k: Spots, head: Tensor) -> Tensor:
         return (q.pos == q.pos) & (k.pos == k.pos)
 
-    def covers(self, q_lo: int, q_hi: int, k_lo: int, k_hi: int) -> bool:
-        return True
+    def covers(self, q: Span, k: Span) -> Any:
+        return (q.lo == q.lo) & (k.lo == k.lo)
 
 
 class Causal(Pattern):
@@ -119,11 +157,12 @@ class Causal(Pattern):
     def visible(self, q: Spots, k: Spots, head: Tensor) -> Tensor:
         return k.pos <= q.pos
 
-    def reaches(self, q_lo: Tensor, q_hi: Tensor, k_lo: Tensor, k_hi: Tensor) -> Tensor:
-        return k_lo <= q_hi
+    def reaches(self, q: BlockSpans, k: BlockSpans) -> Tensor:
+        reaches: Tensor = k.lo <= q.hi
+        return reaches
 
-    def covers(self, q_lo: int, q_hi: int, k_lo: int, k_hi: int) -> bool:
-        return k_hi <= q_lo
+    def covers(self, q: Span, k: Span) -> Any:
+        return k.hi <= q.lo
 
     @property
     def causal(self) -> bool:
@@ -145,11 +184,12 @@ class Window(Pattern):
     def visible(self, q: Spots, k: Spots, head: Tensor) -> Tensor:
         return (q.pos - k.pos).abs() < self.size
 
-    def reaches(self, q_lo: Tensor, q_hi: Tensor, k_lo: Tensor, k_hi: Tensor) -> Tensor:
-        return (q_lo - k_hi < self.size) & (k_lo - q_hi < self.size)
+    def reaches(self, q: BlockSpans, k: BlockSpans) -> Tensor:
+        reaches: Tensor = (q.lo - k.hi < self.size) & (k.lo - q.hi < self.size)
+        return reaches
 
-    def covers(self, q_lo: int, q_hi: int, k_lo: int, k_hi: int) -> bool:
-        return q_hi - k_lo < self.size and k_hi - q_lo < self.size
+    def covers(self, q: Span, k: Span) -> Any:
+        return (q.hi - k.lo < self.size) & (k.hi - q.lo < self.size)
 
     @property
     def horizon(self) -> int | None:
@@ -177,13 +217,13 @@ class Blocks(Pattern):
         back = q.pos // self.size - k.pos // self.size
         return (back <= self.before) & (back >= -self.after)
 
-    def reaches(self, q_lo: Tensor, q_hi: Tensor, k_lo: Tensor, k_hi: Tensor) -> Tensor:
-        back = q_lo // self.size <= k_hi // self.size + self.before
-        return back & (k_lo // self.size <= q_hi // self.size + self.after)
+    def reaches(self, q: BlockSpans, k: BlockSpans) -> Tensor:
+        reaches: Tensor = q.lo // self.size <= k.hi // self.size + self.before
+        return reaches & (k.lo // self.size <= q.hi // self.size + self.after)
 
-    def covers(self, q_lo: int, q_hi: int, k_lo: int, k_hi: int) -> bool:
-        back = q_hi // self.size - k_lo // self.size <= self.before
-        return back and k_hi // self.size - q_lo // self.size <= self.after
+    def covers(self, q: Span, k: Span) -> Any:
+        back = q.hi // self.size - k.lo // self.size <= self.before
+        return back & (k.hi // self.size - q.lo // self.size <= self.after)
 
     @property
     def horizon(self) -> int | None:
@@ -194,6 +234,10 @@ class Same(Pattern):
     """A query sees the keys whose mark equals its own: documents packed into one row stay apart."""
 
     mark: str
+
+    @property
+    def by_marks(self) -> bool:
+        return True
 
     def visible(self, q: Spots, k: Spots, head: Tensor) -> Tensor:
         for side in (q, k):

@@ -7,7 +7,8 @@ import torch
 from torch import Tensor
 
 from formers.attention.pattern import Pattern
-from formers.places import Places
+from formers.attention.span import BlockSpans
+from formers.places import Places, Spots
 
 BLOCK = 64  # rows and columns of a scheduled block
 
@@ -54,10 +55,9 @@ def dense_plan(q_len: int, k_len: int, device: torch.device | None = None) -> Pl
 
 def block_plan(pattern: Pattern, at: Places, to: Places, block: int = BLOCK) -> Plan:
     """Only the blocks that the pattern reaches in any row of the batch; rows of like fan-in share a group."""
-    q_index, q_lo, q_hi = _blocks(at, block)
-    k_index, k_lo, k_hi = _blocks(to, block)
-    touched = pattern.reaches(q_lo[:, None], q_hi[:, None], k_lo[None], k_hi[None])
-    touched = touched & (q_lo <= q_hi)[:, None] & (k_lo <= k_hi)[None]
+    q_index, q = _blocks(at, block, 1)
+    k_index, k = _blocks(to, block, 0)
+    touched = pattern.reaches(q, k) & ~q.empty & ~k.empty
     fan_in = touched.sum(1)
     width = torch.where(fan_in > 0, 2 ** torch.ceil(torch.log2(fan_in.clamp(min=1).float())).long(), 0)
     groups = []
@@ -71,17 +71,14 @@ def block_plan(pattern: Pattern, at: Places, to: Places, block: int = BLOCK) -> 
     return Plan(tuple(groups), disjoint=True)
 
 
-def _blocks(places: Places, block: int) -> tuple[Tensor, Tensor, Tensor]:
-    """Indices (N, block) padded with -1, and the lowest and highest position of a real token in each block."""
-    device, length = places.pos.device, places.length
+def _blocks(places: Places, block: int, axis: int) -> tuple[Tensor, BlockSpans]:
+    """Indices (N, block) padded with -1, and what real tokens span in each block."""
+    device, length = places.device, places.length
     count = -(-length // block)
     index = torch.arange(count * block, device=device)
     index = torch.where(index < length, index, -1).view(count, block)
-    where = places.pos[:, index.clamp(min=0)]
+    spots = Spots.of(places, lambda t: t[:, index.clamp(min=0)])
     real = (index >= 0)[None]
     if places.real is not None:
         real = real & places.real[:, index.clamp(min=0)]
-    top = torch.iinfo(where.dtype).max
-    lowest = torch.where(real, where, top).amin((0, 2))
-    highest = torch.where(real, where, -1).amax((0, 2))
-    return index, lowest, highest
+    return index, BlockSpans(spots, real, axis)

@@ -29,7 +29,10 @@ class Array(ctypes.Structure):
     )
 
 
-FUNCTIONS = ("formers_fastest", "formers_forward", "formers_backward", "formers_nearest", "formers_problem_size")
+FUNCTIONS = (
+    *("formers_fastest", "formers_forward", "formers_backward", "formers_nearest", "formers_problem_size"),
+    *("formers_visit_forward", "formers_visit_backward", "formers_visits_size"),
+)
 SIZES = ("batch", "heads", "rounds", "length", "dim", "value_dim")
 RULES = ("chunk", "before", "after", "wrap", "reach", "same", "once", "causal")
 TENSORS = (
@@ -92,8 +95,8 @@ def fastest() -> str:
     return loaded().formers_fastest().decode()
 
 
-def call(function: str, problem: Problem, kernel: str | None, threads: int) -> None:
-    """Run 'formers_forward' or 'formers_backward'; raises `FormersError` in words where it fails."""
+def call(function: str, problem: ctypes.Structure, kernel: str | None, threads: int) -> None:
+    """Run a function such as 'formers_forward' on its structure; raises `FormersError` in words where it fails."""
     name = (kernel or fastest()).encode()
     code = loaded()[function](ctypes.byref(problem), name, ctypes.c_int64(threads))
     if code:

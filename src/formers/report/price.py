@@ -4,6 +4,7 @@ from dataclasses import dataclass, fields
 from functools import cache, singledispatch
 from typing import Any
 
+import torch
 from torch import nn
 
 from formers.attention import Attention, CrossAttention, SinkhornAttention
@@ -174,7 +175,7 @@ def _transformer_xl(position: TransformerXL, inner: Site, length: int) -> tuple[
 
 def _kept(pattern: Pattern, length: int) -> int:
     """How many of the tokens so far `KeepAll` still holds: those that the next token may see."""
-    return length if pattern.horizon is None else min(length, pattern.horizon - 1)
+    return int(pattern.keeps(torch.arange(length), torch.tensor(length)).sum())
 
 
 _keys_seen = cache(keys_seen)

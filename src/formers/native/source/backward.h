@@ -57,16 +57,6 @@ struct Backward {
     // So that no other score comes near it, and rounding next to it stays below a hundredth.
     static bool is_large(float bias) { return bias < -1e4f && bias > -2e5f; }
 
-    static float dot(const float* a, const float* b, long width) {
-        Floats sums{};
-        long i = 0;
-        for (; i + LANES <= width; i += LANES) sums += load<Floats>(a + i) * load<Floats>(b + i);
-        float sum = 0;
-        for (; i < width; i++) sum += a[i] * b[i];
-        for (int lane = 0; lane < LANES; lane++) sum += sums[lane];
-        return sum;
-    }
-
     void meet(Part keys) const {
         const long k_row = window.k_row, v_row = window.v_row, count = queries.part.count;
         const Chunk& chunk = *keys.chunk;
@@ -76,23 +66,13 @@ struct Backward {
         const long lanes = queries.width(), width = window.p.value_dim;
         multiply(window.ahead, keys.count, lanes, width, {v, v_row, 1}, {turned, BLOCK}, {slopes, BLOCK, false});
         queries.drop(window.p, keys, slopes);
-        for (long lane = 0; lane < lanes; lane += LANES) weigh(keys.count, lane);
+        for (long lane = 0; lane < lanes; lane += LANES)
+            weigh_back(keys.count, lane, queries.scores, slopes, lses, deltas);
         queries.drop(window.p, keys, queries.scores);
         const Left weights = {queries.scores, BLOCK, 1}, steps = {slopes, BLOCK, 1};
         multiply(window.ahead, keys.count, v_row, count, weights, {rows, v_row}, {grad_v, v_row, true});
         multiply(window.ahead, keys.count, k_row, count, steps, {queries.rows, k_row}, {grad_k, k_row, true});
         multiply(window.ahead, count, k_row, keys.count, {slopes, 1, BLOCK}, {k, k_row}, {grad_q, k_row, true});
-    }
-
-    // Scores become weights, and the gradients by the weights become those by the scores.
-    void weigh(long keys, long lane) const {
-        const Floats lse = load<Floats>(lses + lane), delta = load<Floats>(deltas + lane);
-        float *score = queries.scores + lane, *slope = slopes + lane;
-        for (long i = 0; i < keys * BLOCK; i += BLOCK) {
-            const Floats weight = exponential(load<Floats>(score + i) - lse);
-            store(score + i, weight);
-            store(slope + i, weight * (load<Floats>(slope + i) - delta));
-        }
     }
 
     void finish() const {

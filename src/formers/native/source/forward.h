@@ -34,33 +34,15 @@ struct Forward {
     void meet(Part keys) const {
         __builtin_memcpy(fades, queries.peaks, BLOCK * sizeof(float));
         queries.meet(window, keys);
-        for (long lane = 0; lane < queries.width(); lane += LANES) weigh(keys.count, lane);
+        for (long lane = 0; lane < queries.width(); lane += LANES)
+            weigh(keys.count, lane, queries.scores, queries.peaks, fades, totals);
         queries.drop(window.p, keys, queries.scores);
         for (long i = 0; i < queries.part.count; i++)
-            if (fades[i] != 1.0f) fade(sums + i * window.v_row, fades[i]);
+            if (fades[i] != 1.0f) fade(sums + i * window.v_row, window.v_row, fades[i]);
         const float* v = keys.chunk->v + keys.start * window.v_row;
         const Left weights = {queries.scores, 1, BLOCK};
         multiply(window.ahead, queries.part.count, window.v_row, keys.count, weights, {v, window.v_row},
                  {sums, window.v_row, true});
-    }
-
-    // Scores of one vector of queries become weights; what was summed before fades by the growth of the peak.
-    void weigh(long keys, long lane) const {
-        const Floats peak = load<Floats>(queries.peaks + lane);
-        const Floats faded = exponential(load<Floats>(fades + lane) - peak);
-        Floats even{}, odd{};
-        float* score = queries.scores + lane;
-        for (long i = 0; i < keys; i++) {
-            const Floats weight = exponential(load<Floats>(score + i * BLOCK) - peak);
-            store(score + i * BLOCK, weight);
-            (i % 2 ? odd : even) += weight;
-        }
-        store(fades + lane, faded);
-        store(totals + lane, load<Floats>(totals + lane) * faded + (even + odd));
-    }
-
-    void fade(float* row, float by) const {
-        for (long j = 0; j < window.v_row; j += LANES) store(row + j, load<Floats>(row + j) * by);
     }
 
     void finish() const {
@@ -68,7 +50,7 @@ struct Forward {
         for (long i = 0; i < queries.part.count; i++) {
             float* row = sums + i * window.v_row;
             const bool nothing = totals[i] == 0.0f;
-            if (last) fade(row, nothing ? 0.0f : 1.0f / totals[i]);
+            if (last) fade(row, window.v_row, nothing ? 0.0f : 1.0f / totals[i]);
             __builtin_memcpy(out(i), row, window.p.value_dim * sizeof(float));
             total(i) = totals[i];
             lse(i) = queries.peaks[i];

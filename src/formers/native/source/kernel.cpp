@@ -5,6 +5,8 @@
 #include "chosen.h"
 #include "drawn.h"
 #include "forward.h"
+#include "visit_backward.h"
+#include "visit_forward.h"
 
 namespace {
 
@@ -26,6 +28,26 @@ void backward(const Problem& p, const Range& range, void* memory) {
     run_backward(p, range, scratch);
 }
 
+int64_t visit_scratch(const Visits& p) {
+    Scratch forward = {nullptr, true}, backward = {nullptr, true};
+    const VisitForward one(p, forward);
+    const VisitBackward other(p, backward);
+    const auto size = [](const Scratch& s) { return int64_t(reinterpret_cast<uintptr_t>(s.next)); };
+    return size(forward) > size(backward) ? size(forward) : size(backward);
+}
+
+void visit_forward(const Visits& p, const VisitRange& range, void* memory) {
+    Scratch scratch = {static_cast<char*>(memory)};
+    VisitForward(p, scratch).run(range);
+}
+
+void visit_backward(const Visits& p, const VisitRange& range, void* memory) {
+    Scratch scratch = {static_cast<char*>(memory)};
+    VisitBackward(p, scratch).run(range);
+}
+
+void settle(const Visits& p, int64_t item) { settle_row(p, item / p.heads, item % p.heads); }
+
 void exponentials(const float* x, float* y, int64_t count) {
     for (int64_t i = 0; i < count; i += LANES) store(y + i, exponential(load<Floats>(x + i)));
 }
@@ -36,5 +58,6 @@ void exponentials(const float* x, float* y, int64_t count) {
 #define TEXT(x) TEXT_OF(x)
 
 extern "C" const Kernel KERNEL;
-extern "C" const Kernel KERNEL = {TEXT(KERNEL), scratch_size, forward, backward, exponentials,
-                              unit_products, unit_sums, unit_outers,   draw_units, weigh_units, slope_units};
+extern "C" const Kernel KERNEL = {TEXT(KERNEL), scratch_size,  forward,        backward,   visit_scratch, visit_forward,
+                              visit_backward, settle,  exponentials,  unit_products,  unit_sums, unit_outers,   draw_units,
+                              weigh_units,  slope_units};

@@ -1,15 +1,8 @@
 // What a call works on. Plain C structs, which Python fills in (see ../library.py: the two must agree field by field).
 #pragma once
-#include <cstdint>
-
+#include "array.h"
 #include "units.h"
-
-// A tensor whose last dimension is contiguous; strides are counted in elements, 0 where a dimension is expanded.
-// `row` steps over tokens where the last dimension is a head's width, over rounds where it is the sequence.
-struct Array {
-    void* data;
-    int64_t batch, head, row;
-};
+#include "visits.h"
 
 struct Problem {
     int64_t batch, heads, rounds, length, dim, value_dim;
@@ -40,6 +33,10 @@ struct Kernel {
     int64_t (*scratch)(const Problem&);  // bytes that a thread needs
     void (*forward)(const Problem&, const Range&, void* scratch);
     void (*backward)(const Problem&, const Range&, void* scratch);
+    int64_t (*visit_scratch)(const Visits&);
+    void (*visit_forward)(const Visits&, const VisitRange&, void* scratch);
+    void (*visit_backward)(const Visits&, const VisitRange&, void* scratch);
+    void (*settle)(const Visits&, int64_t item);
     void (*exponential)(const float* x, float* y, int64_t count);  // count: a multiple of 16
     void (*unit_products)(const Units&, const UnitArrays&, Rows rows);
     void (*unit_sums)(const Units&, const UnitArrays&, Rows rows);
@@ -48,11 +45,6 @@ struct Kernel {
     void (*weigh_units)(const Draws&, Rows blocks);
     void (*slope_units)(const Draws&, Rows blocks);
 };
-
-template <class T>
-static inline T* row_of(const Array& array, int64_t batch, int64_t head, int64_t row) {
-    return static_cast<T*>(array.data) + batch * array.batch + head * array.head + row * array.row;
-}
 
 static inline int64_t chunks_of(const Problem& p) { return (p.length + p.chunk - 1) / p.chunk; }
 

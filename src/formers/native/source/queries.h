@@ -2,21 +2,9 @@
 #pragma once
 #include "mask.h"
 #include "multiply.h"
+#include "turn.h"
 
 namespace {
-
-// (count, width) rows -> (width, BLOCK): from[i * row + j] goes to to[j * BLOCK + i]; lanes behind `count` become zero.
-// Rows are padded to whole vectors.
-inline void turn(const float* from, long row, long count, long width, float* to) {
-    for (long i = 0; i < count; i += LANES)
-        for (long j = 0; j < width; j += LANES) {
-            Floats square[LANES];
-            for (long n = 0; n < LANES; n++)
-                square[n] = i + n < count ? load<Floats>(from + (i + n) * row + j) : Floats{};
-            transpose(square);
-            for (long n = 0; n < LANES && j + n < width; n++) store(to + (j + n) * BLOCK + i, square[n]);
-        }
-}
 
 struct Queries {
     Part part;
@@ -55,20 +43,10 @@ struct Queries {
         mask(window.p, window.range.round, part, keys, biases, scores, peaks);
     }
 
-    // Takes the weights that are dropped out of a tile, (BLOCK keys, BLOCK queries); the others grow to make up for them.
     void drop(const Problem& p, Part keys, float* tile) const {
         if (p.rate <= 0) return;
-        const Floats grown = fill(p.rate < 1 ? float(1 / (1 - p.rate)) : 0.0f);
-        const Bits kept = Bits{} + uint32_t((1 - p.rate) * 2147483648.0);
         const int32_t *of_query = part.chunk->fact(p, WORD) + part.start, *of_key = keys.chunk->fact(p, WORD) + keys.start;
-        for (long lane = 0; lane < part.count; lane += LANES) {
-            const Bits query = load<Bits>(of_query + lane) * SPREAD;
-            for (long i = 0; i < keys.count; i++) {
-                float* at = tile + i * BLOCK + lane;
-                const Bits word = scattered(query + uint32_t(of_key[i])) >> 1;
-                store(at, (Floats)((Bits)(load<Floats>(at) * grown) & (Bits)(word < kept)));
-            }
-        }
+        drop_tile(p.rate, tile, {of_query, part.count}, {of_key, keys.count});
     }
 };
 

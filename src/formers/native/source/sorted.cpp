@@ -1,28 +1,16 @@
 // The face of the library: chooses the kernel for this machine, and shares the work among threads.
 // Within a round each query, and each key, belongs to one range of chunks; rounds follow one another. Ranges do not
 // depend on the number of threads, so neither do the results. Nobody waits by spinning.
-#include <cstdlib>
-#include <memory>
 #include <new>
 #include <vector>
 
 #include "machine.h"
+#include "memory.h"
 
 namespace {
 
 constexpr int64_t RANGE = 2048;  // slots: long enough that the seams cost little, short enough to share out
 constexpr int64_t RANGES_EACH = 4;  // for a thread to do until all wait for each other
-
-struct Free {
-    void operator()(void* memory) const { std::free(memory); }
-};
-using Memory = std::unique_ptr<void, Free>;
-
-Memory aligned(int64_t bytes) {
-    void* memory = std::aligned_alloc(64, (bytes + 63) / 64 * 64 + 64);
-    if (!memory) throw std::bad_alloc();
-    return Memory(memory);
-}
 
 class Job {
    public:

@@ -3,23 +3,10 @@
 #include "ahead.h"
 #include "drop.h"
 #include "problem.h"
-#include "vector.h"
+#include "scratch.h"
+#include "softmax.h"
 
 namespace {
-
-constexpr long BLOCK = 64;  // queries and keys that are worked on at a time
-
-// Hands out pieces of a thread's scratch memory, or only counts how much is wanted.
-struct Scratch {
-    char* next;
-    bool counting = false;
-    template <class T>
-    T* take(long count) {
-        char* piece = next;
-        next += round_up(count * sizeof(T), 64);
-        return reinterpret_cast<T*>(piece);
-    }
-};
 
 // Facts about the tokens of a chunk, one row of integers for each. Of each earlier round: its MET rows.
 enum Fact { PADDING, POSITION, SLOT, BUCKET, WORD, EARLIER };
@@ -130,10 +117,10 @@ struct Window {
         gather(chunk, POSITION, position);
         if (p.reach) gather(chunk, SLOT, of_round(p.slot, range.round));
         if (p.same) gather(chunk, BUCKET, of_round(p.bucket, range.round));
-        const uint32_t lane = scattered(uint32_t(p.seed) + SPREAD * uint32_t(range.batch * p.heads + range.head));
+        const uint32_t lane = lane_word(p.seed, range.batch * p.heads + range.head);
         int32_t* word = row(chunk, WORD);
         for (long i = 0; p.rate > 0 && i < chunk.place.count; i++)
-            word[i] = int32_t(scattered(lane + uint32_t(chunk.tokens[i])));
+            word[i] = token_word(lane, chunk.tokens[i]);
         for (long earlier = 0; p.once && earlier < range.round; earlier++) {
             const long first = EARLIER + MET_FACTS * earlier;
             gather(chunk, first + MET_SLOT, of_round(p.slot, earlier));

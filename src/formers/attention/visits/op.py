@@ -1,0 +1,100 @@
+"""Attention by blocks as a PyTorch operator, which torch.compile takes as it is and autograd can differentiate."""
+
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from formers.attention.sorted.drop import Drop
+from formers.native.visits import Setting, Table, View, visit_backward, visit_forward
+
+FIELDS = len(View._fields)
+
+
+def attend_visits(
+    q: Tensor, k: Tensor, v: Tensor, real: Tensor | None, table: Table, scale: float, drop: Drop | None = None
+) -> Tensor:
+    """One softmax for each query over the keys that its plan shows: (B, H, T, E), 0 where it shows none.
+
+    q (B, H, T, D); k (B, K, S, D), v (B, K, S, E), K dividing H, on the CPU, in fp32 or a narrower type, which is
+    widened; real (B, S) bool, False at padding, or None.
+    """
+    tensors = [t for plan in table.plans for view in plan for t in view]
+    sizes = [len(plan) for plan in table.plans]
+    seed, rate = (None, 0.0) if drop is None else (drop.seed, drop.rate)
+    wide = (t.float() if t.stride(-1) == 1 else t.float().contiguous() for t in (q, k, v))
+    out: Tensor = _forward(*wide, real, seed, table.which, tensors, sizes, table.merged, scale, rate)[0]
+    return out.to(v.dtype)
+
+
+@torch.library.custom_op("formers::visits", mutates_args=())
+def _forward(
+    q: Tensor,
+    k: Tensor,
+    v: Tensor,
+    real: Tensor | None,
+    seed: Tensor | None,
+    which: Tensor,
+    views: list[Tensor],
+    sizes: list[int],
+    merged: bool,
+    scale: float,
+    rate: float,
+) -> tuple[Tensor, Tensor]:
+    return visit_forward(q, k, v, real, _table(views, sizes, which, merged), _setting(scale, rate, seed))
+
+
+@_forward.register_fake
+def _(q: Tensor, k: Tensor, v: Tensor, *_: Any) -> tuple[Tensor, Tensor]:
+    return q.new_empty(*q.shape[:3], v.shape[-1]), q.new_empty(q.shape[:3])
+
+
+@torch.library.custom_op("formers::visits_backward", mutates_args=())
+def _backward(
+    grad: Tensor,
+    out: Tensor,
+    lse: Tensor,
+    q: Tensor,
+    k: Tensor,
+    v: Tensor,
+    real: Tensor | None,
+    seed: Tensor | None,
+    which: Tensor,
+    views: list[Tensor],
+    sizes: list[int],
+    merged: bool,
+    scale: float,
+    rate: float,
+) -> tuple[Tensor, Tensor, Tensor]:
+    table, setting = _table(views, sizes, which, merged), _setting(scale, rate, seed)
+    return visit_backward(grad, out, lse, q, k, v, real, table, setting)
+
+
+@_backward.register_fake
+def _(grad: Tensor, out: Tensor, lse: Tensor, q: Tensor, k: Tensor, v: Tensor, *_: Any) -> tuple[Tensor, ...]:
+    return torch.empty_like(q), torch.empty_like(k), torch.empty_like(v)
+
+
+def _save(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, Tensor]) -> None:
+    q, k, v, real, seed, which, views, *ctx.plain = inputs
+    ctx.save_for_backward(*output, q, k, v, real, seed, which, *views)
+    ctx.mark_non_differentiable(output[1])
+    ctx.set_materialize_grads(False)
+
+
+def _differentiate(ctx: Any, grad: Tensor | None, _: None) -> tuple[Any, ...]:
+    *saved, views = (*ctx.saved_tensors[:8], list(ctx.saved_tensors[8:]))
+    by = (None, None, None) if grad is None else _backward(grad, *saved, views, *ctx.plain)
+    return (*by, None, None, None, [None] * len(views), None, None, None, None)
+
+
+_forward.register_autograd(_differentiate, setup_context=_save)
+
+
+def _table(views: list[Tensor], sizes: list[int], which: Tensor, merged: bool) -> Table:
+    each = iter([View(*views[n : n + FIELDS]) for n in range(0, len(views), FIELDS)])
+    return Table([[next(each) for _ in range(size)] for size in sizes], which, merged)
+
+
+def _setting(scale: float, rate: float, seed: Tensor | None) -> Setting:
+    return Setting(scale, rate, 0 if seed is None else int(seed))

@@ -1,0 +1,85 @@
+"""The plans of a whole call: for each head, and where rows stand differently for each row, which blocks are visited."""
+
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from formers.attention.pattern import Pattern
+from formers.attention.visits.plan import moved, plan_run, plan_spots
+from formers.native.visits import BLOCK, Table, View
+from formers.places import Places, Spots
+
+
+class Visits(NamedTuple):
+    """A table of plans, and which keys are no padding (B, S), where the plans do not know; None: all that they show."""
+
+    table: Table
+    real: Tensor | None
+
+    @property
+    def pairs(self) -> float:
+        """How many scores are computed for a row and a head, on average."""
+        counts = [sum(len(view.visited) for view in plan) * BLOCK * BLOCK for plan in self.table.plans]
+        return float(torch.tensor(counts, dtype=torch.float64)[self.table.which].mean())
+
+
+def plan_visits(pattern: Pattern, at: Places, to: Places, heads: int) -> Visits:
+    """The plans of so many heads for queries at `at` and keys at `to`."""
+    kinds: dict[Pattern, int] = {}
+    kind = [kinds.setdefault(pattern.at_head(head), len(kinds)) for head in range(heads)]
+    begin, first = _start(at), _start(to)
+    if not pattern.by_marks and begin is not None and first is not None:
+        plans = [plan_run(each, begin, at.length, first, to.length) for each in kinds]
+        return Visits(Table(plans, torch.tensor([kind]), _is_merged(plans, at.length)), to.real)
+    plans, which = [], []
+    for row in range(max(_rows(at), _rows(to))):
+        which.append([len(plans) + number for number in kind])
+        plans += [_plan_row(each, at, to, row) for each in kinds]
+    return Visits(Table(plans, torch.tensor(which), _is_merged(plans, at.length)), None)
+
+
+def _plan_row(pattern: Pattern, at: Places, to: Places, row: int) -> tuple[View, ...]:
+    """Of the real tokens of one row."""
+    (queries, q), (keys, k) = (_real(side, row) for side in (at, to))
+    if not len(queries) or not len(keys):
+        return ()
+    if not pattern.by_marks and _is_run(q.pos) and _is_run(k.pos):
+        views = plan_run(pattern, int(q.pos[0]), len(queries), int(k.pos[0]), len(keys))
+    else:
+        views = plan_spots(pattern, q, k)
+    return moved(views, queries.int(), keys.int())
+
+
+def _real(places: Places, row: int) -> tuple[Tensor, Spots]:
+    """The tokens of a row that are no padding, and where they stand."""
+    if places.real is None:
+        tokens = torch.arange(places.length)
+    else:
+        tokens = places.real[min(row, len(places.real) - 1)].nonzero()[:, 0]
+    return tokens, Spots.of(places, lambda t: t[min(row, len(t) - 1)][tokens])
+
+
+def _start(places: Places) -> int | None:
+    """Where the first token of every row stands, if all stand one behind the other and padding comes last."""
+    if places.start is not None:
+        return places.start
+    if places.real is None or not bool(places.real[:, 0].all()):
+        return None
+    start = int(places.pos[0, 0])
+    run = torch.arange(start, start + places.length, device=places.device)
+    stands = (places.pos == run) | ~places.real
+    return start if bool(stands.all()) else None
+
+
+def _is_run(pos: Tensor) -> bool:
+    return int(pos[-1]) - int(pos[0]) == len(pos) - 1
+
+
+def _rows(places: Places) -> int:
+    return max([1, *(len(t) for t in (places.real, *places.marks.values()) if t is not None)])
+
+
+def _is_merged(plans: list[tuple[View, ...]], length: int) -> bool:
+    """Whether not every query stands in exactly one view."""
+    return any(len(plan) != 1 or int((plan[0].queries >= 0).sum()) != length for plan in plans)

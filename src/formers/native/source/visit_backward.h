@@ -1,0 +1,90 @@
+// The backward pass over a part of the queries of a view, for the heads that share one head of keys. Weights come back
+// from the log-sum-exps. Whoever runs it owns what it adds to: the gradients of these queries, and of the part's keys.
+// Views follow one another, for in each the queries stand in other parts.
+#pragma once
+#include "visit_blocks.h"
+
+namespace {
+
+struct VisitBackward {
+    const Visits& p;
+    KeyBlocks keys;
+    QueryBlock queries;
+    long k_row, v_row;
+    float *rows, *turned;    // of the gradient by the output: (BLOCK, E padded), (E, BLOCK)
+    float *slopes, *grad_q;  // gradient by the scores (BLOCK keys, BLOCK queries); (BLOCK, D padded)
+    float *lses, *deltas;    // (BLOCK,)
+    Ahead ahead;
+
+    VisitBackward(const Visits& visits, Scratch& scratch)
+        : p(visits), keys(visits, scratch, true), queries(visits, scratch), k_row(keys.k_row), v_row(keys.v_row),
+          rows(scratch.take<float>(BLOCK * v_row)), turned(scratch.take<float>(BLOCK * p.value_dim)),
+          slopes(scratch.take<float>(BLOCK * BLOCK)), grad_q(scratch.take<float>(BLOCK * k_row)),
+          lses(scratch.take<float>(BLOCK)), deltas(scratch.take<float>(BLOCK)) {}
+
+    // at.head: the first of those that share their keys. at.view: which view of their plans, counted from the first.
+    void run(VisitRange at) {
+        const int64_t number = at.view, end = at.head + p.heads / p.key_heads;
+        ahead.clear();
+        keys.enter(at);
+        for (; at.head < end; at.head++) {
+            const int64_t plan = p.plan[at.batch * p.heads + at.head];
+            at.view = p.begins[plan] + number;
+            if (at.view >= p.begins[plan + 1]) continue;
+            keys.listen(at);
+            run_view(at);
+        }
+        keys.leave_all();
+    }
+
+   private:
+    void run_view(const VisitRange& at) {
+        const View& view = p.views[at.view];
+        const int64_t first = view.query_blocks * at.part / p.parts, last = view.query_blocks * (at.part + 1) / p.parts;
+        for (int64_t block = first; block < last; block++) {
+            if (view.first[block] == view.first[block + 1]) continue;
+            queries.enter(at, view, block, keys.lane);
+            start(at);
+            for (int64_t visit = view.first[block]; visit < view.first[block + 1]; visit++)
+                meet(keys.take(at.view, view, view.visited[visit]), mask_of(view, visit));
+            finish(at);
+        }
+    }
+
+    void start(const VisitRange& at) const {
+        for (long i = 0; i < queries.count; i++) {
+            const int32_t token = queries.tokens[i];
+            const float* grad = row_of<float>(p.grad, at.batch, at.head, token);
+            KeyBlocks::copy(grad, rows + i * v_row, p.value_dim, v_row);
+            deltas[i] = dot(grad, row_of<float>(p.out, at.batch, at.head, token), p.value_dim);
+            lses[i] = row_of<float>(p.lse, at.batch, at.head, 0)[token];
+            if (lses[i] == -__builtin_inff()) lses[i] = __FLT_MAX__;  // met nothing: then all weights are zero
+        }
+        for (long i = queries.count; i < queries.width(); i++) lses[i] = deltas[i] = 0;
+        turn(rows, v_row, queries.count, p.value_dim, turned);
+        __builtin_memset(grad_q, 0, BLOCK * k_row * sizeof(float));
+    }
+
+    void meet(const KeyBlock& block, const int64_t* mask) {
+        const long lanes = queries.width(), count = queries.count;
+        queries.meet(ahead, block, mask);
+        multiply(ahead, block.count, lanes, p.value_dim, {block.v, v_row, 1}, {turned, BLOCK}, {slopes, BLOCK, false});
+        queries.drop(block, slopes);
+        for (long lane = 0; lane < lanes; lane += LANES)
+            weigh_back(block.count, lane, queries.scores, slopes, lses, deltas);
+        queries.drop(block, queries.scores);
+        const Left weights = {queries.scores, BLOCK, 1}, steps = {slopes, BLOCK, 1};
+        multiply(ahead, block.count, v_row, count, weights, {rows, v_row}, {block.grad_v, v_row, true});
+        multiply(ahead, block.count, k_row, count, steps, {queries.rows, k_row}, {block.grad_k, k_row, true});
+        multiply(ahead, count, k_row, block.count, {slopes, 1, BLOCK}, {block.k, k_row}, {grad_q, k_row, true});
+    }
+
+    void finish(const VisitRange& at) const {
+        for (long i = 0; i < queries.count; i++) {
+            float* to = row_of<float>(p.grad_q, at.batch, at.head, queries.tokens[i]);
+            for (long d = 0; d < p.dim; d++) to[d] += p.scale * grad_q[i * k_row + d];
+        }
+    }
+};
+
+}  // namespace

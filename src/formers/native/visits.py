@@ -1,0 +1,172 @@
+"""Softmax attention by blocks, forwards and backwards, on the CPU in fp32: blocks of 64 queries visit blocks of 64 keys.
+
+It is flash style: nothing of the size of the scores is stored, and the backward pass makes the weights again from the
+log-sum-exps. Results do not depend on the number of threads.
+"""
+
+import ctypes
+from collections.abc import Sequence
+from functools import cache
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from formers.native.library import Array, call, loaded, missing
+
+BLOCK = 64  # queries, or keys, in a block
+TENSORS = ("q", "k", "v", "out", "lse", "total", "grad", "grad_q", "grad_k", "grad_v", "real")
+SIZES = ("batch", "heads", "key_heads", "queries", "keys", "dim", "value_dim", "merged", "parts")
+PARTS = 8  # rows and key heads, or pieces of their queries, that the backward pass shares out at least
+LOWEST = torch.finfo(torch.float32).min
+
+
+class View(NamedTuple):
+    """One order of the tokens: queries (N, 64) and keys (M, 64) int32, the tokens of each block, -1 behind the last.
+
+    Block n of the queries visits the blocks visited[first[n] : first[n + 1]] of keys, int32. mask: of each visit, int32,
+    which of the masks (L, 64), int64, tells for each key the bits of the queries that it meets; -1: all pairs meet.
+    """
+
+    queries: Tensor
+    keys: Tensor
+    first: Tensor
+    visited: Tensor
+    mask: Tensor
+    masks: Tensor
+
+
+class Table(NamedTuple):
+    """Plans, each of some views, in which no pair meets twice; and which of them each row and head (B or 1, H) goes by.
+
+    merged: some queries stand in several views, or in none.
+    """
+
+    plans: Sequence[Sequence[View]]
+    which: Tensor
+    merged: bool
+
+
+class Setting(NamedTuple):
+    """scale: of the scores. rate: the share of weights that are dropped, by a hash of `seed` (0 to below 2^31), of the
+    head and of the two tokens."""
+
+    scale: float
+    rate: float = 0.0
+    seed: int = 0
+
+
+class _View(ctypes.Structure):
+    """The same as `View` in source/visits.h, field by field."""
+
+    _fields_ = (*((name, ctypes.c_void_p) for name in View._fields), ("query_blocks", ctypes.c_int64))
+
+
+class _Visits(ctypes.Structure):
+    """The same as `Visits` in source/visits.h."""
+
+    _fields_ = (
+        *((name, ctypes.c_int64) for name in SIZES),
+        ("scale", ctypes.c_float),
+        ("rate", ctypes.c_double),
+        ("seed", ctypes.c_int64),
+        *((name, Array) for name in TENSORS),
+        *((name, ctypes.c_void_p) for name in ("plan", "begins", "views")),
+    )
+
+
+def refuses_visits(*tensors: Tensor) -> str | None:
+    """Why the native kernels cannot attend with these queries, keys and values, in words; None where they can."""
+    for t in tensors:
+        if t.device.type != "cpu":
+            return f"the native kernels run on the CPU, not on {t.device.type}"
+        if t.dtype not in (torch.float32, torch.bfloat16, torch.float16):
+            return f"the native kernels compute in float32, which is less exact than {t.dtype}"
+    return missing() or _stale()
+
+
+@cache
+def _stale() -> str | None:
+    if loaded().formers_visits_size() == ctypes.sizeof(_Visits):
+        return None
+    return "the native library was built from other sources than this Python code; reinstall formers"
+
+
+def visit_forward(
+    q: Tensor,
+    k: Tensor,
+    v: Tensor,
+    real: Tensor | None,
+    table: Table,
+    setting: Setting,
+    *,
+    threads: int | None = None,
+    kernel: str | None = None,
+) -> tuple[Tensor, Tensor]:
+    """out (B, H, T, E) and the log-sum-exp of each query's scores (B, H, T); 0 and -inf where it meets nothing.
+
+    q (B, H, T, D); k (B, K, S, D), v (B, K, S, E), K dividing H; real (B, S) bool, False at keys that nobody meets, or
+    None. threads: PyTorch's number if None. kernel: 'avx512', 'avx2' or 'plain'; the fastest if None.
+    """
+    shape = (*q.shape[:3], v.shape[-1])
+    out = (q.new_zeros if table.merged else q.new_empty)(shape)
+    lse = q.new_full(shape[:3], LOWEST) if table.merged else q.new_empty(shape[:3])
+    total = torch.zeros_like(lse) if table.merged else None
+    tensors = {"q": q, "k": k, "v": v, "real": real, "out": out, "lse": lse, "total": total}
+    _run("formers_visit_forward", table, setting, 1, tensors, threads, kernel)
+    return out, lse
+
+
+def visit_backward(
+    grad: Tensor,
+    out: Tensor,
+    lse: Tensor,
+    q: Tensor,
+    k: Tensor,
+    v: Tensor,
+    real: Tensor | None,
+    table: Table,
+    setting: Setting,
+    *,
+    threads: int | None = None,
+    kernel: str | None = None,
+) -> tuple[Tensor, Tensor, Tensor]:
+    """The gradients by q, k and v, for one by `out` and what `visit_forward` returned for the same."""
+    parts = -(-PARTS // (k.shape[0] * k.shape[1]))
+    grad_q = q.new_zeros(q.shape)
+    grad_k, grad_v = (t.new_zeros(parts, *t.shape) for t in (k, v))
+    tensors: dict[str, Tensor | None] = {"q": q, "k": k, "v": v, "real": real, "grad": grad, "out": out, "lse": lse}
+    tensors |= {"grad_q": grad_q, "grad_k": grad_k.flatten(0, 1), "grad_v": grad_v.flatten(0, 1)}
+    _run("formers_visit_backward", table, setting, parts, tensors, threads, kernel)
+    return grad_q, *(t[0] if parts == 1 else t.sum(0) for t in (grad_k, grad_v))
+
+
+def _run(
+    function: str,
+    table: Table,
+    setting: Setting,
+    parts: int,
+    tensors: dict[str, Tensor | None],
+    threads: int | None,
+    kernel: str | None,
+) -> None:
+    q, k, v = (_rows(tensors[name]) for name in ("q", "k", "v"))
+    batch, heads, queries, dim = q.shape
+    visits = _Visits(batch, heads, k.shape[1], queries, k.shape[2], dim, v.shape[-1], table.merged, parts)
+    visits.scale, visits.rate, visits.seed = setting
+    kept = {name: _rows(t) for name, t in tensors.items() if t is not None}
+    for name, t in kept.items():
+        strides = (*t.stride()[:-1], 0, 0)
+        setattr(visits, name, Array(t.data_ptr(), strides[0], strides[1], strides[2]))
+    views = [view for plan in table.plans for view in plan]
+    told = (_View * len(views))(*(_View(*(t.data_ptr() for t in view), len(view.queries)) for view in views))
+    begins = torch.tensor([0, *(len(plan) for plan in table.plans)]).cumsum(0)
+    plan = table.which.expand(batch, heads).contiguous()
+    visits.plan, visits.begins, visits.views = plan.data_ptr(), begins.data_ptr(), ctypes.addressof(told)
+    call(function, visits, kernel, threads or torch.get_num_threads())
+
+
+def _rows(t: Tensor | None) -> Tensor:
+    if t is None:
+        raise TypeError("q, k and v are needed")
+    return t if t.stride(-1) == 1 else t.contiguous()
