@@ -31,6 +31,11 @@ class Embedding(Spec):
         if self.segments < 0:
             yield f"there cannot be {self.segments} kinds of segment", "segments=2"
 
+    @property
+    def tables(self) -> int:
+        """How many tables of token vectors there are; a head that is tied can read one."""
+        return 1
+
     def build(self, site: Site) -> "EmbeddingLayer":
         return EmbeddingLayer(self, site)
 

@@ -3,6 +3,7 @@
 from collections.abc import Callable, Iterator
 from typing import Any, Literal
 
+import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -12,18 +13,20 @@ from formers.parts import Part, in_parts, pieces
 from formers.residual import dropout_problems
 from formers.spec.core import Site
 
-Activation = Literal["relu", "gelu", "gelu_tanh", "silu"]
+Activation = Literal["relu", "gelu", "gelu_tanh", "gelu_sigmoid", "silu"]
 
 ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {
     "relu": F.relu,
     "gelu": F.gelu,
     "gelu_tanh": lambda x: F.gelu(x, approximate="tanh"),
+    "gelu_sigmoid": lambda x: x * torch.sigmoid(1.702 * x),
     "silu": F.silu,
 }
 
 
 class FeedForward(Layer):
-    """hidden: how many units; activation: gelu is the exact (erf) form, gelu_tanh GPT-2's approximation of it.
+    """hidden: how many units; activation: gelu is the exact (erf) form, gelu_tanh and gelu_sigmoid, x sigmoid(1.702 x),
+    the two approximations of Hendrycks and Gimpel 2016, arXiv:1606.08415: GPT-2's and that of Sparse Transformers.
 
     dropout: rate at which hidden units are dropped. chunk: tokens of each row worked on at a time, so that the hidden
     units of the others need not exist; they are recomputed in the backward pass. None: all at once.

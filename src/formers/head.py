@@ -6,6 +6,7 @@ from torch.nn import functional as F
 
 from formers.call import Call
 from formers.feedforward import ACTIVATIONS, Activation
+from formers.init import LogitLinear
 from formers.norm import LayerNorm
 from formers.spec.core import Site, Spec
 
@@ -65,7 +66,7 @@ class Untied(Head):
 class UntiedLayer(nn.Module):
     def __init__(self, spec: Untied, site: Site) -> None:
         super().__init__()
-        self.proj = nn.Linear(site.dim, site.vocab, bias=spec.bias)
+        self.proj = LogitLinear(site.dim, site.vocab, bias=spec.bias)
 
     def forward(self, hidden: Tensor, table: Tensor) -> Tensor:
         return self.proj(hidden)

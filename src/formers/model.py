@@ -48,6 +48,9 @@ class TokenModel(Spec):
         if self.out_dim != self.dim and self.head is not None and self.head.tied:
             what = f"the depth puts out {self.out_dim} numbers for each token, and {self.head!r} reads {self.dim}"
             yield what, "head=Untied()"
+        if self.embedding.tables > 1 and self.head is not None and self.head.tied:
+            what = f"{self.head!r} reads the table of token vectors, and there are {self.embedding.tables} of them"
+            yield what, "head=Untied()"
 
     @property
     def max_length(self) -> int | None:

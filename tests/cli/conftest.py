@@ -1,27 +1,11 @@
 """What the tests of the command line share: running it in this process, and a run that was trained by it."""
 
-from collections.abc import Callable
 from pathlib import Path
-from typing import NamedTuple
 
 import pytest
+from command import QUICK, TEXT, TINY, Cli, Said
 
 from formers.cli import main
-
-TEXT = "".join(f"{number} green bottles, and {number * number} more; " for number in range(200))
-TINY = ["gpt2", "dim=16", "depth=2", "heads=2", "length=32", "dropout=0"]
-QUICK = ["--batch", "4", "--length", "16", "--warm-up", "2", "--learning-rate", "0.01"]
-
-
-class Said(NamedTuple):
-    """How a command ended, and what it wrote."""
-
-    code: int
-    out: str
-    err: str
-
-
-Cli = Callable[..., Said]
 
 
 @pytest.fixture

@@ -5,7 +5,7 @@ import shutil
 from pathlib import Path
 
 import pytest
-from conftest import QUICK, Cli
+from command import QUICK, Cli
 
 from formers.train import load_model
 

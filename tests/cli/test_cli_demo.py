@@ -4,7 +4,7 @@ import re
 from pathlib import Path
 
 import pytest
-from conftest import Cli
+from command import Cli
 
 from formers.cli.demo import twins
 from formers.data.source import Beginning

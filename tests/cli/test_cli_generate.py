@@ -5,7 +5,7 @@ import json
 from pathlib import Path
 
 import pytest
-from conftest import Cli
+from command import Cli
 
 from formers.decode import GREEDY, generate
 from formers.native.engine.library import missing

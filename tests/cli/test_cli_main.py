@@ -8,7 +8,7 @@ from collections.abc import Callable
 from typing import Any, NoReturn
 
 import pytest
-from conftest import Cli
+from command import Cli
 
 import formers
 from formers.cli import main

@@ -4,7 +4,7 @@ import json
 from pathlib import Path
 
 import pytest
-from conftest import Cli
+from command import Cli
 
 from formers import MEMBERS, make
 from formers.spec import from_json

@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 import torch
-from conftest import QUICK, Cli
+from command import QUICK, Cli
 
 from formers import Attention, Block, Decoder, TopBlocks, make
 from formers.call import Call, Layer, Out

@@ -5,7 +5,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from conftest import Cli
+from command import Cli
 
 from formers.bench.registry import Registry
 from formers.bench.trial import Trial

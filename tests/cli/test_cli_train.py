@@ -8,7 +8,7 @@ import sys
 from pathlib import Path
 
 import pytest
-from conftest import QUICK, TINY, Cli
+from command import QUICK, TINY, Cli
 
 from formers.cli.training import DEEPER, HELP
 from formers.spec import from_json

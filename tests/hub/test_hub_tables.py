@@ -9,7 +9,7 @@ from formers import hub, make
 from formers.hub.table import Row, Table
 from formers.hub.transform import Interleaved, OneRow, Same, Thirds, Transform, Transposed, TransposedThirds
 
-FAMILIES = ["gpt2", "llama", "bloom", "bert", "roformer", "marian", "reformer"]
+FAMILIES = ["gpt2", "llama", "bloom", "bert", "roberta", "roformer", "longformer", "marian", "reformer"]
 
 
 @settings(max_examples=30, deadline=None)

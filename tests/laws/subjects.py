@@ -4,6 +4,7 @@ from collections.abc import Iterator
 from typing import Any
 
 import torch
+from factorised_subjects import factorised_decoders, factorised_encoders
 from sizes import ALIKE, DIM, HEADS, LENGTH, VOCAB, decoder
 from sparse_subjects import sparse_decoders, sparse_encoders, sparse_pairs
 from torch import Tensor, nn
@@ -18,15 +19,32 @@ from formers import (
     Axial,
     Block,
     Blocks,
+    ByHead,
+    Canvas,
     Causal,
+    ChannelEmbedding,
+    Coordinates,
     Decoder,
+    Dilated,
     DistanceAware,
     Embedding,
     Encoder,
     EncoderDecoder,
+    Global,
+    GlobalLocal,
+    GlobalLocalAttention,
+    HeadSpans,
     Learned,
+    Local1D,
+    Local2D,
+    LongformerAttention,
     Parallel,
     PostNorm,
+    PublishedBlocks,
+    QuerySpans,
+    RandomBlocks,
+    RelativeKeys,
+    RelativeLabels,
     Reversible,
     RMSNorm,
     Rotary,
@@ -34,6 +52,7 @@ from formers import (
     Shaw,
     SinkhornAttention,
     Sinusoidal,
+    SpanAttention,
     T5Buckets,
     Tied,
     TopBlocks,
@@ -49,9 +68,11 @@ ABSOLUTE = {
     "sinusoidal halves": Sinusoidal("halves"),
     "learned": Learned(LENGTH),
     "axial": Axial((4, 4, 5), (8, 8, 16)),
+    "coordinates": Coordinates(Canvas(9, 4, 2, (4, 3))),
 }
 RELATIVE = {
     "shaw": Shaw(3),
+    "relative keys": RelativeKeys(4),
     "transformer-xl": TransformerXL(),
     "rotary": Rotary(),
     "rotary adjacent": Rotary(pairing="adjacent"),
@@ -62,8 +83,14 @@ CAUSAL_ONLY = {"alibi": ALiBi()}
 PATTERNS = {
     "window": Causal() & Window(5),
     "blocks": Causal() & Blocks(6),
+    "dilated heads": Causal() & ByHead((Window(4), Dilated(3, 4))),
     "blocks and the one before": Causal() & Blocks(4, before=1),
     "window or blocks": Causal() & (Window(3) | Blocks(4)),
+    "random blocks": Causal() & (Blocks(4) | RandomBlocks(4, 2, HEADS, among="earlier", before=0, first=0)),
+    "random blocks of a length": Causal()
+    & (Blocks(3, 1) | Global(3) | RandomBlocks(3, 1, 2, length=20, among="earlier")),
+    "local blocks": Causal() & Local1D(4, 6),
+    "local blocks of an image": Causal() & Local2D(Canvas(6, 5, 2, (3, 2)), 2, 1),
 }
 
 
@@ -73,6 +100,10 @@ BY_CONTENT = {
     "half routed": Parallel((Attention(2, head_dim=8, pattern=Causal() & Window(5)), ROUTED)),
     "top blocks": Attention(HEADS, position=Rotary(), select=TopBlocks(4, 2)),
     "top blocks shaw": Attention(HEADS, kv_heads=2, position=Shaw(3), select=TopBlocks(3, 1)),
+}
+SPANS = {  # long enough for heads to differ in the blocks that they reach
+    "spans": SpanAttention(HEADS, 100, 50, HeadSpans(0.14), position=RelativeKeys(90)),
+    "query spans": SpanAttention(HEADS, 100, 30, QuerySpans(0.3), position=Rotary()),
 }
 REVERSIBLE = stack(Block((ALIKE, MLP(48, chunk=7))), times=2)
 
@@ -88,12 +119,14 @@ def decoder_parts() -> Iterator[tuple[str, Decoder]]:
     yield "grouped heads", decoder("grouped heads", Attention(HEADS, kv_heads=2, position=Rotary()))
     yield "one key head", decoder("one key head", Attention(HEADS, kv_heads=1, position=ALiBi()))
     yield "wide heads", decoder("wide heads", Attention(3, head_dim=10, position=T5Buckets(8, 12)))
-    for name, attention in BY_CONTENT.items():
+    for name, attention in (BY_CONTENT | SPANS).items():
         yield name, decoder(name, attention)
     sinkhorn = SinkhornAttention(HEADS, block=4, iterations=3)
     yield "sinkhorn", decoder("sinkhorn", sinkhorn, Embedding(Sinusoidal()))
     yield "reversible", Decoder("reversible", VOCAB, DIM, (Reversible(REVERSIBLE),), head=Untied())
     yield "reversible mean", Decoder("reversible mean", VOCAB, DIM, (Reversible(REVERSIBLE, "mean"),))
+    channels = ChannelEmbedding(Coordinates(Canvas(4, 6, 3)), channels=3)
+    yield "channels", decoder("channels", Attention(HEADS), channels, head=Untied())
     block = Block((GLU(24), Attention(HEADS, position=Rotary()), GLU(24)), PostNorm(RMSNorm()))
     yield "macaron", Decoder("macaron", VOCAB, DIM, stack(block, times=2))
 
@@ -123,6 +156,16 @@ def encoder_mixers() -> Iterator[tuple[str, Any]]:
     yield "top blocks", Attention(HEADS, position=Rotary(), select=TopBlocks(3, 2))
     yield "sinkhorn", SinkhornAttention(HEADS, block=4, iterations=3)
     yield "sortcut", SinkhornAttention(HEADS, block=4, iterations=3, cut=2)
+    yield "local blocks of an image", Attention(HEADS, pattern=Local2D(Canvas(6, 5, 2, (3, 2)), 2, 1))
+    yield "spans", SpanAttention(HEADS, 9, 4, HeadSpans(0.5), position=RelativeKeys(9))
+    yield "random blocks", Attention(HEADS, pattern=Blocks(3, 1, 1) | RandomBlocks(3, 2, HEADS, length=30))
+    yield "published blocks", Attention(HEADS, pattern=Blocks(2, 1, 1) | PublishedBlocks(2, 2, HEADS, length=40))
+    hard = GlobalLocal(3, ("g2l", "l2g"))
+    yield "hard global", GlobalLocalAttention(HEADS, hard, RelativeLabels(2))
+    by_head = ByHead((Window(3), Dilated(2, 3)))
+    yield "longformer by head", LongformerAttention(HEADS, by_head, position=Rotary())
+    yield "longformer shaw", LongformerAttention(HEADS, Window(3), position=Shaw(2), head_dim=6)
+    yield "separate global", GlobalLocalAttention(HEADS, GlobalLocal(4), RelativeLabels(3), separate=True)
 
 
 SMALL = {name: make(name, **member.small) for name, member in MEMBERS.items()}
@@ -130,6 +173,8 @@ SPECS: dict[str, Any] = SMALL | {f"decoder with {n}": s for n, s in decoder_part
 SPECS |= {f"encoder with {n}": s for n, s in encoder_parts()}
 SPECS |= {f"decoder with {n}": s for n, s in sparse_decoders()}
 SPECS |= {f"encoder with {n}": s for n, s in sparse_encoders()}
+SPECS |= {f"decoder with {n}": s for n, s in factorised_decoders()}
+SPECS |= {f"encoder with {n}": s for n, s in factorised_encoders()}
 SPECS |= dict(sparse_pairs())
 DECODERS = [name for name, spec in SPECS.items() if isinstance(spec, (Decoder, EncoderDecoder))]
 ENCODERS = [name for name, spec in SPECS.items() if isinstance(spec, Encoder)]
@@ -152,6 +197,22 @@ def tokens(batch: int, length: int, seed: int = 1) -> Tensor:
     return torch.randint(0, VOCAB, (batch, length), generator=torch.Generator().manual_seed(seed))
 
 
+def sides(real: Tensor) -> dict[str, Tensor]:
+    """Marks for a global and a long input, made of the mask (B, T) of real tokens: the first five tokens are global, or
+    half of a short row, and the long ones belong to them in turn."""
+    place, length = real.cumsum(1) - 1, real.sum(1, keepdim=True)
+    ahead = (length // 2).clamp(max=5)
+    of_long = torch.where(ahead > 0, (place - ahead) % ahead.clamp(min=1), -1)
+    return {"global": (place < ahead).long(), "segment": torch.where(place < ahead, place, of_long)}
+
+
+def marks_for(spec: Any, inputs: Tensor, mask: Tensor | None) -> dict[str, Tensor] | None:
+    """The marks that a model reads. Those of single global tokens go by the ids, and padding has some too."""
+    if "GlobalLocal(" in repr(spec):
+        return sides(torch.ones_like(inputs, dtype=torch.bool) if mask is None else mask)
+    return {"global": (inputs % 13 == 0).long()} if "LongformerAttention(" in repr(spec) else None
+
+
 class Stream:
     """The predicted side of any model: a decoder itself, or the target side over a fixed source."""
 
@@ -167,7 +228,7 @@ class Stream:
         """Logits of one pass."""
         if self.paired:
             return self.model(self.source[rows], inputs, mask=mask).logits
-        return self.model(inputs, mask=mask).logits
+        return self.model(inputs, mask=mask, marks=marks_for(self.model.spec, inputs, mask)).logits
 
     def piece(self, inputs: Tensor, state: Any, mask: Tensor | None = None) -> tuple[Tensor, Any]:
         out = self.model.step(inputs, state, mask=mask, logits_at=slice(None))

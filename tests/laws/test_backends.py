@@ -5,8 +5,9 @@ import torch
 from subjects import CAUSAL_ONLY, PATTERNS, RELATIVE
 
 from formers import Causal, Everything, NoPosition
-from formers.attention.backends import BACKENDS, Request, Sdpa, TileExecutor
+from formers.attention.backends import BACKENDS, Sdpa, TileExecutor
 from formers.attention.oracle import attend_dense
+from formers.attention.request import Request
 from formers.places import Memo, Places, keys, queries
 from formers.spec import Site
 

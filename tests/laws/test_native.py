@@ -16,15 +16,17 @@ from formers.native.engine.run import Engine, Session
 REFUSED = {
     "reformer": "LSHRule", "routing_transformer": "StrictRule", "sinkhorn_transformer": "CausalSinkhornLayer",
     "decoder with shaw": "ShawLayer", "decoder with transformer-xl": "TransformerXLLayer",
-    "decoder with distance-aware": "DistanceAwareLayer", "decoder with window shaw": "ShawLayer",
-    "decoder with blocks shaw": "ShawLayer", "decoder with blocks and the one before shaw": "ShawLayer",
-    "decoder with window or blocks shaw": "ShawLayer", "decoder with strict hashing": "LSHRule",
+    "decoder with distance-aware": "DistanceAwareLayer", "decoder with strict hashing": "LSHRule",
     "decoder with half routed": "StrictRule", "decoder with top blocks": "TopBlocksRule",
     "decoder with top blocks shaw": "TopBlocksRule", "decoder with sinkhorn": "CausalSinkhornLayer",
     "decoder with sinkhorn, mult conv": "CausalSinkhornLayer", "decoder with mult conv, hashed": "LSHRule",
     "decoder with mult conv averaged, hashed": "LSHRule", "decoder with dense averaged, hashed": "LSHRule",
-    "decoder with infinite": "InfiniteLayer",
+    "decoder with infinite": "InfiniteLayer", "adaptive_span": "SpanAttentionLayer",
+    "decoder with spans": "SpanAttentionLayer", "decoder with query spans": "SpanAttentionLayer",
+    "decoder with relative keys": "RelativeKeysLayer", "decoder with channels": "ChannelEmbeddingLayer",
+    "decoder with random blocks": "RandomBlocks.* without end",
 }  # fmt: skip
+REFUSED |= {name: "ShawLayer" for name in DECODERS if name.endswith(" shaw") and name not in REFUSED}
 KNOWN = [name for name in DECODERS if name not in REFUSED]
 LENGTH, CLOSE = 41, {"atol": 1e-4, "rtol": 1e-4}
 

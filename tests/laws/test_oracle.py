@@ -8,9 +8,16 @@ from hypothesis import strategies as st
 from formers import Blocks, Causal, Everything, NoPosition, Window
 from formers.attention.oracle import attend_dense
 from formers.attention.pattern import Pattern
+from formers.attention.patterns.by_head import ByHead
+from formers.attention.patterns.dilated import Dilated
+from formers.attention.patterns.permuted import Permuted, Shifted
+from formers.attention.patterns.random_blocks import RandomBlocks
+from formers.attention.patterns.seen_by_all import Global
+from formers.attention.patterns.strided import Strided, Summary
 from formers.attention.plan import Plan, Tiles, block_plan, dense_plan
+from formers.attention.span import BlockSpans, Span
 from formers.attention.tiles import attend_tiles
-from formers.places import Places, keys, queries
+from formers.places import Places, Spots, keys, queries
 from formers.spec import Site
 
 LEAVES = st.one_of(
@@ -18,12 +25,29 @@ LEAVES = st.one_of(
     st.just(Everything()),
     st.integers(1, 12).map(Window),
     st.builds(Blocks, st.integers(1, 9), st.integers(0, 2), st.integers(0, 2)),
+    st.integers(1, 9).map(Strided),
+    st.builds(lambda first, count, rest: Summary(first + count + rest, first, count), *[st.integers(0, 4)] * 3).filter(
+        lambda summary: summary.count > 0
+    ),
+    st.builds(Dilated, st.integers(1, 6), st.integers(1, 5)),
+    st.integers(1, 9).map(Global),
+    st.builds(lambda size, blocks, shift: Permuted(size, blocks, shift % blocks), *[st.integers(1, 6)] * 3),
+    st.builds(Shifted, st.integers(1, 6), st.integers(0, 4)),
+    st.builds(RandomBlocks, *[st.integers(1, 4)] * 3, length=st.integers(1, 50), seed=st.integers(0, 9)),
+    st.builds(
+        RandomBlocks,
+        *[st.integers(1, 4)] * 3,
+        length=st.none() | st.integers(1, 50),
+        among=st.just("earlier"),
+        first=st.integers(0, 2),
+    ),
 )
 PATTERNS = st.recursive(
     LEAVES,
     lambda t: st.one_of(
         st.tuples(t, t).map(lambda p: p[0] & p[1]),
         st.tuples(t, t).map(lambda p: p[0] | p[1]),
+        st.lists(t, min_size=1, max_size=3).map(tuple).map(ByHead),
     ),
     max_leaves=5,
 )
@@ -76,18 +100,30 @@ def test_ragged_rows_equal_the_dense_oracle(pattern: Pattern, q_len: int, k_len:
 @settings(max_examples=200, deadline=None)
 def test_what_a_pattern_says_of_itself_is_true(pattern: Pattern, length: int) -> None:
     at = Places.run(0, length)
-    visible = pattern.visible(queries(at), keys(at), HEAD)[0, 0]
+    visible = pattern.visible(queries(at), keys(at), HEAD).expand(1, 3, length, length)[0]
     if pattern.causal:
         assert not visible.triu(1).any()
     if pattern.horizon is not None:
         assert not visible.tril(-pattern.horizon).any()
+    for head in range(3):
+        assert torch.equal(pattern.at_head(head).visible(queries(at), keys(at), HEAD[:1])[0, 0], visible[head])
     for start in range(0, length, 3):
-        part = visible[start:, : start + 1]
-        if pattern.covers(start, length - 1, 0, start):
+        part = visible[:, start:, : start + 1]
+        q, k = (spans(at, slice(*ends), axis) for ends, axis in (((start, length), 1), ((0, start + 1), 0)))
+        if pattern.covers(q, k):
             assert part.all()
-        low, high = torch.tensor(start), torch.tensor(length - 1)
-        if not pattern.reaches(low, high, torch.tensor(0), low):
+        if pattern.covers(Span(start, length - 1), Span(0, start)):
+            assert part.all()
+        if not pattern.reaches(q, k):
             assert not part.any()
+        keeps = pattern.keeps(at.pos, torch.tensor(start)).expand(1, length)[0]
+        assert not (visible[:, start:] & ~keeps).any()
+
+
+def spans(at: Places, which: slice, axis: int) -> BlockSpans:
+    """Some of the places as one block."""
+    spots = Spots.of(at, lambda t: t[:, None, which])
+    return BlockSpans(spots, torch.ones_like(spots.pos, dtype=torch.bool), axis)
 
 
 def halves(length: int) -> Plan:

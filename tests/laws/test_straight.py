@@ -12,7 +12,7 @@ RULES = {
     "decoder with sinusoidal", "decoder with sinusoidal halves", "decoder with learned", "decoder with axial",
     "decoder with rotary", "decoder with rotary adjacent", "decoder with t5", "decoder with alibi",
     "decoder with window", "decoder with grouped heads", "decoder with one key head", "decoder with wide heads",
-    "decoder with macaron", "gpt", "gpt2", "llama", "bloom",
+    "decoder with macaron", "decoder with summed axes", "gpt", "gpt2", "llama", "bloom",
 }  # fmt: skip
 PLAIN = [name for name in DECODERS if isinstance(SPECS[name], Decoder)]
 

@@ -7,13 +7,16 @@ import torch
 from torch import Tensor
 
 from formers import Blocks, Causal, Everything, Window
-from formers.attention.by_head import ByHead
-from formers.attention.dilated import Dilated
+from formers.attention.marks import asks_for_marks
 from formers.attention.oracle import attend_dense
-from formers.attention.pattern import Pattern
-from formers.attention.seen_by_all import Global, SeenByAll, SeesAll
+from formers.attention.pattern import Pattern, Same
+from formers.attention.patterns.by_head import ByHead
+from formers.attention.patterns.dilated import Dilated
+from formers.attention.patterns.global_local import GlobalLocal
+from formers.attention.patterns.random_blocks import RandomBlocks
+from formers.attention.patterns.seen_by_all import Global, SeenByAll, SeesAll
+from formers.attention.patterns.strided import Strided, Summary
 from formers.attention.sorted.drop import Drop
-from formers.attention.strided import Strided, Summary
 from formers.attention.visits.op import attend_visits
 from formers.attention.visits.table import Visits, plan_visits
 from formers.native import visits as native
@@ -183,3 +186,21 @@ def test_what_is_refused() -> None:
     exact = torch.zeros(1, 1, 1, 1, dtype=torch.float64)
     assert "less exact" in str(native.refuses_visits(exact))
     assert native.refuses_visits(exact.float(), exact.half()) is None
+
+
+def test_a_pattern_that_asks_for_marks_is_found_out() -> None:
+    """By looking, not by its word: a plan without marks would be wrong where they are given."""
+    asking = {name for name, pattern in PATTERNS.items() if asks_for_marks(pattern)}
+    assert asking == {"marks"}
+    assert asks_for_marks(GlobalLocal(3)) and asks_for_marks(Causal() & Same("document"))
+    assert not asks_for_marks(RandomBlocks(4, 1, heads=4, length=64))
+
+
+def test_the_operator_keeps_its_word() -> None:
+    """To autograd, to torch.compile and to whoever looks at shapes alone."""
+    at = Places.run(0, 100)
+    visits = plan_visits(PATTERNS["merged strided"], at, at, HEADS)
+    views = [t for plan in visits.table.plans for view in plan for t in view]
+    table = (visits.table.which, views, [len(plan) for plan in visits.table.plans], visits.table.merged)
+    given = [t.requires_grad_() for t in inputs(100, 100)]
+    torch.library.opcheck(torch.ops.formers.visits.default, (*given, None, None, *table, 0.3, 0.0))

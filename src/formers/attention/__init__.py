@@ -2,15 +2,28 @@
 
 from formers.attention.averaged import AveragedQK
 from formers.attention.cross import CrossAttention
+from formers.attention.global_local_layer import GlobalLocalAttention
 from formers.attention.layer import Attention
+from formers.attention.longformer import LongformerAttention
 from formers.attention.lsh import LSH
 from formers.attention.mult_conv import MultConv
 from formers.attention.pattern import Blocks, Both, Causal, Either, Everything, Pattern, Same, Window
+from formers.attention.patterns.by_head import ByHead
+from formers.attention.patterns.dilated import Dilated
+from formers.attention.patterns.global_local import GlobalLocal
+from formers.attention.patterns.image_blocks import Local1D, Local2D
+from formers.attention.patterns.permuted import Permuted, Shifted
+from formers.attention.patterns.published_blocks import PublishedBlocks
+from formers.attention.patterns.random_blocks import RandomBlocks
+from formers.attention.patterns.seen_by_all import Global, SeenByAll, SeesAll
+from formers.attention.patterns.strided import Strided, Summary
 from formers.attention.project import Dense, Projection
 from formers.attention.routing import Routing
 from formers.attention.select import Selector
 from formers.attention.shared_qk import SharedQK
 from formers.attention.sinkhorn import SinkhornAttention
+from formers.attention.span_attention import SpanAttention
+from formers.attention.spans import HeadSpans, QuerySpans
 from formers.attention.sparse_cross import SparseQueries
 from formers.attention.sparse_project import Convolutional, LowRank, Modular, Multiplicative, MultiplicativeModular
 from formers.attention.top_blocks import TopBlocks
@@ -21,25 +34,44 @@ __all__ = [
     "AveragedQK",
     "Blocks",
     "Both",
+    "ByHead",
     "Causal",
     "Convolutional",
     "CrossAttention",
     "Dense",
+    "Dilated",
     "Either",
     "Everything",
+    "Global",
+    "GlobalLocal",
+    "GlobalLocalAttention",
+    "HeadSpans",
+    "Local1D",
+    "Local2D",
+    "LongformerAttention",
     "LowRank",
     "Modular",
     "MultConv",
     "Multiplicative",
     "MultiplicativeModular",
     "Pattern",
+    "Permuted",
     "Projection",
+    "PublishedBlocks",
+    "QuerySpans",
+    "RandomBlocks",
     "Routing",
     "Same",
+    "SeenByAll",
+    "SeesAll",
     "Selector",
     "SharedQK",
+    "Shifted",
     "SinkhornAttention",
+    "SpanAttention",
     "SparseQueries",
+    "Strided",
+    "Summary",
     "TopBlocks",
     "Window",
 ]

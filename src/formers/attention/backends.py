@@ -1,79 +1,28 @@
 """Who runs a softmax attention: the fastest backend that says it can, and in the end the tile executor, which always can."""
 
-from typing import NamedTuple, Protocol
+from typing import Protocol
 
 import torch
 from torch import Tensor
 from torch.nn import functional as F
 
 from formers.attention.clusters import ClusterPlan, attend_clusters
-from formers.attention.pattern import Causal, Everything, Pattern
-from formers.attention.plan import Plan, block_plan, dense_plan
+from formers.attention.pattern import Causal, Everything
+from formers.attention.plan import Plan, dense_plan
+from formers.attention.request import Request, repeated
 from formers.attention.sorted.charge import EXACT
 from formers.attention.sorted.drop import Drop
 from formers.attention.sorted.lane import Meeting
 from formers.attention.sorted.op import attend_sorted
 from formers.attention.sorted.plan import Rules, SortedPlan
-from formers.attention.span import Span
 from formers.attention.tiles import attend_tiles
 from formers.attention.visits.op import attend_visits
-from formers.attention.visits.table import Visits as PlannedVisits
-from formers.attention.visits.table import plan_visits
 from formers.native.visits import BLOCK, refuses_visits
-from formers.places import Memo, Places, keys, queries
-from formers.position.core import PositionLayer
+from formers.places import keys, queries
 from formers.position.self_last import SelfLastLayer
 
 SMALL = 1024 * 1024  # up to this many pairs, one dense product is faster than any schedule
 SPARSE = 0.25  # a schedule that meets fewer of the pairs than this is worth following
-
-
-class Request(NamedTuple):
-    """One attention: q (B, H, T, D) at `at`; k (B, K, S, D), v (B, K, S, E) at `to`, K dividing H; see `attend`."""
-
-    q: Tensor
-    k: Tensor
-    v: Tensor
-    at: Places
-    to: Places
-    pattern: Pattern
-    position: PositionLayer
-    scale: float
-    dropout: float
-    memo: Memo
-    plan: Plan | SortedPlan | ClusterPlan | None = None
-
-    @property
-    def all_visible(self) -> bool:
-        """Surely every query sees every key."""
-        if self.at.start is None or self.to.start is None:
-            return False
-        return bool(self.pattern.covers(Span(*self.at.bounds), Span(*self.to.bounds)))
-
-    @property
-    def share(self) -> float:
-        """How much of all pairs a schedule would work on."""
-        return self.block_plan().pairs / (self.at.length * self.to.length)
-
-    @property
-    def visits(self) -> PlannedVisits:
-        """Which blocks see which, planned once a call."""
-        key = ("visits", self.pattern, self.at, self.to, self.q.shape[1])
-        return self.memo.once(key, lambda: plan_visits(self.pattern, self.at, self.to, self.q.shape[1]))
-
-    def block_plan(self) -> Plan:
-        """The blocks that the pattern reaches, planned once a call."""
-        key = ("block_plan", self.pattern, self.at, self.to)
-        return self.memo.once(key, lambda: block_plan(self.pattern, self.at, self.to))
-
-    def mask(self) -> Tensor:
-        """(1 or B, 1 or H, T, S): what is visible and real, worked out once a call."""
-        return self.memo.once(("mask", self.pattern, self.at, self.to), self._mask)
-
-    def _mask(self) -> Tensor:
-        head = torch.arange(self.q.shape[1], device=self.q.device)[:, None, None]
-        mask = self.pattern.visible(queries(self.at), keys(self.to), head)
-        return mask if self.to.real is None else mask & self.to.real[:, None, None, :]
 
 
 class Backend(Protocol):
@@ -98,7 +47,7 @@ class Sdpa:
             return f"{type(request.position).__name__} changes the scores by content"
         if request.plan is not None:
             return "the pairs are chosen by content"
-        if _plainly_causal(request) or request.all_visible:
+        if request.plainly_causal or request.all_visible:
             return None
         if request.at.length >= BLOCK and VISITS.refuses(request) is None:
             return "not all pairs are seen, and blocks of those that are cost less than a mask"
@@ -110,7 +59,7 @@ class Sdpa:
         mask, causal = None, False
         if request.position.biased:
             mask = self._bias(request)
-        elif _plainly_causal(request):
+        elif request.plainly_causal:
             causal = True
         elif not request.all_visible:
             mask = request.mask()
@@ -237,16 +186,6 @@ def attend(request: Request) -> Tensor:
     return next(backend for backend in BACKENDS if backend.refuses(request) is None).run(request)
 
 
-def repeated(request: Request) -> tuple[Tensor, Tensor]:
-    """Keys and values, each key head repeated for the queries that share it."""
-    return for_each(request.q, request.k), for_each(request.q, request.v)
-
-
-def for_each(q: Tensor, k: Tensor) -> Tensor:
-    """Keys (B, K, S, D), each repeated for the query heads (B, H, T, D) that share it."""
-    return k if q.shape[1] == k.shape[1] else k.repeat_interleave(q.shape[1] // k.shape[1], 1)
-
-
 def _not_streamed(request: Request) -> str | None:
     """Why the executor of sorted chunks cannot run this request."""
     if type(request.pattern) not in (Causal, Everything):
@@ -265,10 +204,3 @@ def _meeting(request: Request, rules: Rules) -> Meeting:
 
 def _drop(request: Request) -> Drop | None:
     return Drop(request.dropout, torch.randint(1 << 31, ())) if request.dropout else None
-
-
-def _plainly_causal(request: Request) -> bool:
-    """A whole sequence against itself under the lower triangle, which fused kernels know by name."""
-    at, to = request.at, request.to
-    same = at.start is not None and at.start == to.start and at.length == to.length
-    return same and at.length > 1 and type(request.pattern) is Causal

@@ -6,8 +6,9 @@ from functools import lru_cache
 import torch
 from torch import Tensor
 
-from formers.attention.dilated import Dilated
+from formers.attention.marks import asks_for_marks
 from formers.attention.pattern import Both, Pattern
+from formers.attention.patterns.dilated import Dilated
 from formers.places import Spots
 from formers.spec.core import Site, parts_within
 
@@ -28,7 +29,7 @@ def blind_problems(pattern: Pattern, site: Site) -> Iterator[tuple[str, str]]:
     for step, horizon in dict.fromkeys(_dilations(pattern)):
         what = f"every {step}th key is to be seen, and none that is {horizon} back or further"
         yield f"{what}: a query would meet no key but its own", f"step={max(1, horizon // 2)}"
-    if pattern.by_marks:
+    if asks_for_marks(pattern):
         return
     found = [(first_blind(each), head) for each, head in _heads(pattern, site.heads).items()]
     blind = min(((place, head) for place, head in found if place is not None), default=None)

@@ -5,10 +5,11 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from formers.attention.backends import Request, attend
+from formers.attention.backends import attend
 from formers.attention.layer import LookedBack, finished, head_problems, heads_inside
 from formers.attention.pattern import Everything
 from formers.attention.project import Dense, Projection
+from formers.attention.request import Request
 from formers.call import Call, Layer, Out
 from formers.memory import KeysValues
 from formers.position.core import NoPosition

@@ -6,10 +6,11 @@ from typing import Any, NamedTuple
 
 from torch import Tensor, nn
 
-from formers.attention.backends import Request, attend, for_each
+from formers.attention.backends import attend
 from formers.attention.blind import blind_problems
 from formers.attention.pattern import Causal, Everything, Pattern
 from formers.attention.project import Dense, Projection, ProjectionLayer
+from formers.attention.request import Request, for_each
 from formers.attention.select import EVERY, Noted, Selector
 from formers.call import Call, Layer, Out, add_losses
 from formers.memory import KeepAll, Memory, Recalled

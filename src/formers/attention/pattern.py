@@ -12,7 +12,7 @@ from torch import Tensor
 
 from formers.attention.span import BlockSpans, Span
 from formers.places import Spots
-from formers.spec.core import Site, Spec, parts_within
+from formers.spec.core import Site, Spec
 
 
 class Pattern(Spec):
@@ -42,11 +42,6 @@ class Pattern(Spec):
     def at_head(self, head: int) -> "Pattern":
         """What this head sees, as a pattern that is the same for all heads."""
         return self
-
-    @property
-    def by_marks(self) -> bool:
-        """True if it asks for marks, and not for positions alone."""
-        return any(part.by_marks for part in parts_within(self) if isinstance(part, Pattern) and part is not self)
 
     @property
     def causal(self) -> bool:
@@ -234,10 +229,6 @@ class Same(Pattern):
     """A query sees the keys whose mark equals its own: documents packed into one row stay apart."""
 
     mark: str
-
-    @property
-    def by_marks(self) -> bool:
-        return True
 
     def visible(self, q: Spots, k: Spots, head: Tensor) -> Tensor:
         for side in (q, k):

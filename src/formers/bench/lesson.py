@@ -58,13 +58,16 @@ def ours(spec: Layer, shape: Shape) -> Turn:
 class Plain(nn.Module):
     """Attention as PyTorch has it."""
 
-    def __init__(self, shape: Shape) -> None:
+    def __init__(self, shape: Shape, *, causal: bool = True) -> None:
         super().__init__()
-        self.heads = shape.heads
+        self.heads, self.causal = shape.heads, causal
         self.q, self.k, self.v, self.out = (nn.Linear(shape.dim, shape.dim) for _ in range(4))
 
     def forward(self, x: Tensor) -> Tensor:
         q, k, v = (product(x).unflatten(-1, (self.heads, -1)).transpose(1, 2) for product in (self.q, self.k, self.v))
-        attended = F.scaled_dot_product_attention(q, k, v, is_causal=True)
-        y: Tensor = self.out(attended.transpose(1, 2).flatten(2))
+        y: Tensor = self.out(self.attend(q, k, v).transpose(1, 2).flatten(2))
         return y
+
+    def attend(self, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+        """q, k, v (B, H, T, D) -> (B, H, T, D)."""
+        return F.scaled_dot_product_attention(q, k, v, is_causal=self.causal)

@@ -35,15 +35,15 @@ class RandomClustersRule(StrictRule):
         return Noted()
 
 
-class RandomBlocks(TopBlocks):
+class BlocksAtRandom(TopBlocks):
     """A block meets itself and `count` earlier ones that are drawn by the seed of the call, alike in every row."""
 
     def build(self, site: Site) -> SelectorRule:
-        return RandomBlocksRule(self, site)
+        return BlocksAtRandomRule(self, site)
 
 
-class RandomBlocksRule(TopBlocksRule):
-    def __init__(self, spec: RandomBlocks, site: Site) -> None:
+class BlocksAtRandomRule(TopBlocksRule):
+    def __init__(self, spec: BlocksAtRandom, site: Site) -> None:
         super().__init__(spec, site)
         self.path = site.path
 

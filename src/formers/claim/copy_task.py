@@ -3,16 +3,15 @@
 Nothing but attention to the first half tells the second: what a kind of attention does not reach, it cannot copy.
 """
 
-from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
 from torch import nn
 
-from formers.bench.trial import Trial
 from formers.block import Block, stack
 from formers.call import Layer
+from formers.claim.pupil import Pupil
 from formers.data.chance import generator
 from formers.embedding import Embedding
 from formers.errors import ConfigError
@@ -22,9 +21,7 @@ from formers.model import Decoder
 from formers.position import Learned
 from formers.spec import Spec
 from formers.tasks.chunked_loss import lost
-from formers.train import AdamW, CosineDecay, TrainSpec
 from formers.train.task import Batch, Loss, Size, Tick, untold
-from formers.train.update import Updater
 
 START = 0
 HELD_OUT = -1  # the seed of words that no training draws
@@ -87,7 +84,7 @@ class Copying:
 
 
 @dataclass(frozen=True)
-class Copier:
+class Copier(Pupil):
     """The size of a model that copies, and how long it learns."""
 
     task: Copying = Copying()
@@ -101,27 +98,6 @@ class Copier:
         """A decoder with that attention in every block."""
         blocks = stack(Block((attention, MLP(self.hidden))), times=self.depth)
         return Decoder("copier", self.task.vocab, self.dim, blocks, Embedding(Learned(self.task.length)), head=Untied())
-
-    def learn_each(self, trial: Trial, learners: Mapping[str, Layer]) -> Iterator[nn.Module]:
-        """A trained model for each kind of attention, in turn, under one progress bar that tells its name."""
-        with trial.progress("", self.steps * len(learners)) as tick:
-            for name, attention in learners.items():
-                tick(0, name)
-                yield self.learn(attention, tick)
-
-    def learn(self, attention: Layer, tick: Callable[[], object]) -> nn.Module:
-        """A trained model of that attention; the seed is always the same. `tick` is called after each step."""
-        training = TrainSpec(
-            self.steps, self.task.rows, self.task.length, optimizer=AdamW(self.rate), schedule=CosineDecay(100, 0.0)
-        )
-        torch.manual_seed(training.seed)
-        model = self.spec(attention).build().train()
-        optimizer = training.optimizer.build(model)
-        update = Updater(model, self.task, training, optimizer, torch.device("cpu"))
-        for step in range(1, self.steps + 1):
-            update(step)
-            tick()
-        return model.eval()
 
     def accuracy(self, model: nn.Module, attention: Layer | None = None) -> float:
         """The share of symbols that are right; attention: of like parameters, put in the place of the model's own."""

@@ -1,67 +1,89 @@
-"""`formers convert`: another model made of a trained one, taught by it layer by layer, then trained as a whole."""
+"""`formers convert`: another model made of a trained one: one for long texts, or a sparse one that is taught by it."""
 
 import argparse
-import shutil
 from pathlib import Path
 from typing import Any
 
 import torch
 
-from formers.cli.eval import run_folder
-from formers.cli.material import prepare_material, require_vocabulary
-from formers.cli.model import read_spec, require_buildable
+from formers.cli.after_run import material_after, training_after
+from formers.cli.convert_long import make_long
+from formers.cli.material import require_vocabulary
+from formers.cli.model import require_buildable
 from formers.cli.parser import Parser
 from formers.cli.progress import ticking
 from formers.cli.terminal import Terminal
 from formers.cli.train import INTERRUPTED
-from formers.cli.training import changed, declare_training, given_training, new_training
+from formers.cli.training import declare_training, given_training
 from formers.convert import Sparsity, distil, inherit, missed, pairs_of, sparse_counterpart
-from formers.data.tokenizer import Tokenizer
+from formers.convert.long import LONG
 from formers.errors import CheckpointError, ConfigError
 from formers.model import parameter_count
-from formers.tasks import Causal, Prepared, open_prepared
+from formers.tasks import Causal
 from formers.train import Run, TrainSpec, load_model, load_run_tokenizer, train
 
 EXAMPLES = """\
+  formers convert ~/models/roberta-base --to longformer --length 4096 --out runs/longformer
+  formers convert runs/bert --to big_bird --length 4096 --out runs/big-bird
   formers convert runs/notes --to sparse --out runs/sparse-notes --steps 2000
   formers convert runs/gpt2 --to sparse --block 64 --rank 16 --modules 12 --data notes/ --out runs/sparse --steps 5000
 """
 
 
+OF_SPARSE: dict[str, Any] = {"data": None, "block": 64, "rank": 16, "modules": 8, "distil": 300}
+UNSAID: dict[str, Any] = {"default": argparse.SUPPRESS}  # options that were not given are not in the namespace
+
+
 def declare(parser: Parser) -> None:
     """From which run, to what, and how long each part of the teaching takes."""
-    parser.add_argument("run", type=Path, metavar="RUN", help="the folder of a trained or imported decoder")
-    told = "sparse: feed-forwards with one active unit in each block, and sparse projections (arXiv:2111.12763)"
-    parser.add_argument("--to", required=True, choices=["sparse"], help=told)
+    told = "the folder of a trained or imported model; for long texts also one in Hugging Face's format"
+    parser.add_argument("run", type=Path, metavar="DIR", help=told)
+    told = f"{', '.join(LONG)}: for texts of --length tokens; sparse: feed-forwards with one active unit in each block,"
+    parser.add_argument("--to", required=True, choices=[*LONG, "sparse"], help=f"{told} and sparse projections")
     parser.add_argument("--out", required=True, type=Path, metavar="RUN", help="the run folder to make")
-    parser.add_argument("--data", nargs="+", type=Path, metavar="PATH", help="text to learn from (that of the run)")
+    told = "for long texts: change a field of the new spec that no weight depends on, such as blocks[*].sublayers[0].pattern"
+    parser.add_argument("--set", action="append", metavar="PATH=VALUE", dest="assignments", help=told, **UNSAID)
+    sparse = parser.add_argument_group("for --to sparse (arXiv:2111.12763)")
+    sparse.add_argument(
+        "--data", nargs="+", type=Path, metavar="PATH", help="text to learn from (that of the run)", **UNSAID
+    )
     told = "units of a feed-forward of which one is active; 0 leaves them dense (64)"
-    parser.add_argument("--block", type=int, default=64, metavar="N", help=told)
-    parser.add_argument("--rank", type=int, default=16, metavar="N", help="of what chooses the active units (16)")
+    sparse.add_argument("--block", type=int, metavar="N", help=told, **UNSAID)
+    sparse.add_argument("--rank", type=int, metavar="N", help="of what chooses the active units (16)", **UNSAID)
     told = "modules of queries, keys and values; 0 leaves attention dense (8)"
-    parser.add_argument("--modules", type=int, default=8, metavar="N", help=told)
+    sparse.add_argument("--modules", type=int, metavar="N", help=told, **UNSAID)
     told = "steps in which each layer learns from the one that it replaces (300)"
-    parser.add_argument("--distil", type=int, default=300, metavar="N", help=told)
+    sparse.add_argument("--distil", type=int, metavar="N", help=told, **UNSAID)
     declare_training(parser)
 
 
 def run(options: argparse.Namespace) -> int:
+    """Convert, and tell what came of it."""
+    if options.to != "sparse":
+        make_long(options, {name for name in vars(options) if name in OF_SPARSE} | given_training(options).keys())
+        return 0
+    if hasattr(options, "assignments"):
+        raise ConfigError("--set is for long texts; the sparse model is told by --block, --rank and --modules")
+    return _make_sparse(argparse.Namespace(**{**OF_SPARSE, **vars(options)}))
+
+
+def _make_sparse(options: argparse.Namespace) -> int:
     """Convert, teach, train, and tell the loss at each stage."""
     _require_free(options)
     old: Any = load_model(options.run)
     spec = sparse_counterpart(old.spec, Sparsity(options.block or None, options.rank, options.modules or None))
     require_buildable(spec)
-    training = _training(options, spec)
+    training = training_after(options.run, given_training(options), spec.max_length)
     tokenizer = load_run_tokenizer(options.run)
     require_vocabulary(spec, tokenizer)
-    prepared = _material(options, spec, tokenizer)
+    prepared: Any = material_after(options.run, spec, options.data, options.out / "data")
     torch.manual_seed(training.seed)
     new = spec.build()
     task = Causal(prepared, training)
     stages = {"the dense model": _evaluate(old, task)}
     _teach(old, new, task, options.distil, training)
     stages["sparse layers, each taught by itself"] = _evaluate(new, task)
-    outcome = train(new, task, training, options.out, tokenizer=prepared.tokenizer)
+    outcome = train(new, task, training, options.out, tokenizer=prepared.tokenizer, pretrained=True)
     if not outcome.finished:
         return INTERRUPTED
     stages["sparse layers, trained together"] = outcome.held_out
@@ -75,28 +97,6 @@ def _require_free(options: argparse.Namespace) -> None:
         raise CheckpointError(f"{options.out} holds a run already; name another --out")
     if options.distil < 1:
         raise ConfigError(f"layers learn nothing in {options.distil} steps; give --distil 300")
-
-
-def _training(options: argparse.Namespace, spec: Any) -> TrainSpec:
-    """As the run was trained, but for what is given."""
-    given, file = given_training(options), run_folder(options.run) / "train.json"
-    if not file.is_file():
-        return new_training(given, spec.max_length)
-    if "steps" not in given:
-        raise ConfigError("how long to train the whole is not said; give --steps 2000, say")
-    return changed(read_spec(str(file)), given)
-
-
-def _material(options: argparse.Namespace, spec: Any, tokenizer: Tokenizer) -> Prepared:
-    """The run's own data, copied, or the data that was given, in the run's tokens."""
-    folder, own = options.out / "data", run_folder(options.run) / "data"
-    if options.data:
-        return prepare_material(spec, options.data, folder, str(run_folder(options.run)))  # type: ignore[return-value]
-    if not own.is_dir():
-        raise ConfigError(f"{options.run} has no data of its own; name text with --data PATH")
-    if not folder.is_dir():
-        shutil.copytree(own, folder)
-    return open_prepared(folder)
 
 
 def _teach(old: Any, new: Any, task: Causal, steps: int, training: TrainSpec) -> None:

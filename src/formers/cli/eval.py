@@ -1,30 +1,39 @@
-"""`formers eval`: how well a trained model does on text that it has not seen."""
+"""`formers eval`: how well a trained model does on text or images that it has not seen."""
 
 import argparse
 import tempfile
 from pathlib import Path
 from typing import Any
 
+from formers.canvas import canvases
 from formers.cli.material import material_to_test, open_material, require_vocabulary, task_of
 from formers.cli.model import read_spec
 from formers.cli.parser import Parser
 from formers.cli.progress import ticking
+from formers.data.images import read_images
 from formers.model import Decoder, Encoder
 from formers.tasks import evaluate_text
+from formers.tasks.pictures import evaluate_images, open_images
 from formers.train import TrainSpec, load_model, load_run_tokenizer
 from formers.train.device import pick_device
 
 LENGTH, BATCH = 512, 8  # of the rows for models that were not trained here
 WORDS = {
     "bits_per_byte": "bits per byte",
+    "bits_per_dim": "bits per dimension",
     "perplexity": "perplexity",
     "nats": "nats per token",
     "accuracy": "accuracy",
+    "cpc": "nats per hidden sentence",
+    "retrieval": "share of hidden sentences that are found",
     "bleu": "BLEU",
     "tokens": "tokens",
     "bytes": "bytes",
+    "images": "images",
     "dead_units": "share of sparse units that were never chosen",
     "effective_units": "units of a block that do the work",
+    "mean_span": "mean span of a head, in tokens",
+    "saved_scores": "share of attention's scores that short spans save",
 }
 EXAMPLES = """\
   formers eval runs/notes
@@ -35,13 +44,16 @@ EXAMPLES = """\
 def declare(parser: Parser) -> None:
     """A run, and perhaps other data."""
     parser.add_argument("run", type=Path, metavar="RUN", help="the folder of a run, or one of its checkpoints")
-    told = "text to evaluate on, all of it (what the run held out); for an encoder-decoder SOURCE and TARGET"
+    told = "text or images to evaluate on, all of it (what the run held out); for an encoder-decoder SOURCE and TARGET"
     parser.add_argument("--data", nargs="+", type=Path, metavar="PATH", help=told)
 
 
 def run(options: argparse.Namespace) -> None:
     """Print one figure a line."""
     model: Any = load_model(options.run).to(pick_device())
+    if canvases(model.spec):
+        print_figures(_of_images(model, options.data, run_folder(options.run)))
+        return
     tokenizer = load_run_tokenizer(options.run)
     require_vocabulary(model.spec, tokenizer)
     folder = run_folder(options.run)
@@ -52,6 +64,12 @@ def run(options: argparse.Namespace) -> None:
             material = open_material(model.spec, folder / "data", tokenizer)
         found = evaluate(model, material, _training(folder, model.spec))
     print_figures(found)
+
+
+def _of_images(model: Any, data: list[Path] | None, folder: Path) -> dict[str, float]:
+    images = read_images(data).together if data else open_images(folder / "data").held_out
+    with ticking("evaluating") as tick:
+        return evaluate_images(model, images, _training(folder, model.spec), tick=tick)
 
 
 def evaluate(model: Any, material: Any, training: TrainSpec) -> dict[str, float]:

@@ -1,11 +1,14 @@
 """`formers generate`: write with a trained model."""
 
 import argparse
+import functools
 import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from formers.canvas import canvases
+from formers.cli.painting import declare_picture, paint_picture
 from formers.cli.parser import Parser
 from formers.data.source.reading import read_text
 from formers.data.tokenizer import Tokenizer
@@ -22,6 +25,7 @@ SAMPLING = ("temperature", "top_k", "top_p", "min_p", "repetition_penalty")
 EXAMPLES = """\
   formers generate runs/notes --prompt "Dear reader," --max-new 300 --temperature 0.8 --top-p 0.95
   cat draft.txt | formers generate runs/notes --stop "The end"
+  formers generate runs/digits --picture digits.png --count 16
   formers generate runs/en-de --prompt-file sentences.en --beam 4 > sentences.de
 """
 
@@ -56,11 +60,15 @@ def declare(parser: Parser) -> None:
     told = "the native engine's weights; int8 and int4 are read faster, and less exact (the model's own)"
     parser.add_argument("--dtype", choices=TYPES, help=told)
     parser.add_argument("--beam", type=int, metavar="N", help="search for the likeliest text with a beam of N instead")
+    declare_picture(parser)
 
 
 def run(options: argparse.Namespace) -> None:
     """Write: a single text as a stream, several one after another."""
     _require_one_way(options)
+    if options.picture is not None:
+        paint_picture(options, _sampling(options, False), functools.partial(_engine, options))
+        return
     model, tokenizer = open_model(options.model)
     model = model.to(pick_device())
     translates = isinstance(model.spec, EncoderDecoder)
@@ -100,13 +108,17 @@ def _engine(options: argparse.Namespace, model: Any) -> Choice:
 
 def open_model(path: Path) -> tuple[Any, Tokenizer]:
     """The model and the tokenizer of a run, a checkpoint, or a folder in Hugging Face's format."""
+    model: Any
     if not (path / "config.json").is_file() or (path / "spec.json").is_file():
-        return load_model(path), load_run_tokenizer(path)
+        model = load_model(path)
+        if canvases(model.spec):
+            raise FormersError(f"{path} is a model of images and writes no text: give --picture FILE.png")
+        return model, load_run_tokenizer(path)
     from formers.hub import load
     from formers.hub.source import read_config
     from formers.hub.tokens import read_tokenizer
 
-    model: Any = load(path)
+    model = load(path)
     tokenizer = read_tokenizer(path, read_config(path), model.spec.vocab)
     if tokenizer is None:
         raise DataError(f"{path} holds no tokenizer; put the model's tokenizer.json there")

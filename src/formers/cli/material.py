@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from formers.data.atomic import replacing
-from formers.data.source import documents, pairs, split
+from formers.data.source import Sentences, documents, pairs, split
 from formers.data.tokenizer import Tokenizer
 from formers.data.tokens import write_text
 from formers.encoder_decoder import EncoderDecoder
@@ -14,15 +14,18 @@ from formers.model import Encoder
 from formers.tasks import (
     Causal,
     Masked,
+    MaskedSentences,
     Prepared,
     PreparedPairs,
     Task,
     Translation,
+    masked,
     open_prepared,
     prepare,
     prepare_pairs,
+    sentences,
 )
-from formers.tasks.masked import SPECIAL
+from formers.tasks.pictures import Pictures, PreparedImages
 from formers.train import TrainSpec
 
 Material = Prepared | PreparedPairs
@@ -39,8 +42,11 @@ def prepare_material(spec: Any, data: Sequence[Path], folder: Path, tokenizer: s
     _require_head(spec)
     if isinstance(spec, EncoderDecoder):
         return _prepare_pairs(data, folder, tokenizer)
-    special = SPECIAL if isinstance(spec, Encoder) else ("end",)
-    return prepare(documents(data), folder, tokenizer=tokenizer, held_out=HELD_OUT, special=special)
+    in_sentences = isinstance(spec, Encoder) and sentences.has_two_inputs(spec)
+    special = (sentences.SPECIAL if in_sentences else masked.SPECIAL) if isinstance(spec, Encoder) else ("end",)
+    return prepare(
+        documents(data), folder, tokenizer=tokenizer, held_out=HELD_OUT, special=special, sentences=in_sentences
+    )
 
 
 def open_material(spec: Any, folder: Path, tokenizer: Tokenizer) -> Material:
@@ -58,14 +64,20 @@ def material_to_test(spec: Any, data: Sequence[Path], folder: Path, tokenizer: T
     if isinstance(spec, EncoderDecoder):
         given = list(pairs(*_two(data)))
         return prepare_pairs(given, given, folder, tokenizer=tokenizer)
-    file = write_text(folder / "test.tokens", documents(data), tokenizer)
+    texts = Sentences(documents(data)) if sentences.has_two_inputs(spec) else documents(data)
+    file = write_text(folder / "test.tokens", texts, tokenizer)
     return Prepared(tokenizer, file, file, {})
 
 
 def task_of(spec: Any, material: Any, train: TrainSpec) -> Task:
-    """Next tokens for a decoder, hidden tokens for an encoder, translations for an encoder-decoder."""
+    """Next tokens for a decoder, hidden tokens for an encoder, and hidden sentences for one that sums up sentences;
+    translations for an encoder-decoder; images for what stands on a canvas."""
+    if isinstance(material, PreparedImages):
+        return Pictures(material, train, spec)
     if isinstance(spec, EncoderDecoder):
         return Translation(material, train)
+    if isinstance(spec, Encoder) and sentences.has_two_inputs(spec):
+        return MaskedSentences(material, train)
     return Masked(material, train) if isinstance(spec, Encoder) else Causal(material, train)
 
 
@@ -80,8 +92,10 @@ def require_vocabulary(spec: Any, tokenizer: Tokenizer) -> None:
         )
 
 
-def told(material: Material) -> str:
+def told(material: Material | PreparedImages) -> str:
     """How much there is, in words."""
+    if isinstance(material, PreparedImages):
+        return f"{len(material.train):,} images to learn from, {len(material.held_out):,} held out"
     if isinstance(material, PreparedPairs):
         return f"{len(material.train):,} sentence pairs to learn from, {len(material.held_out):,} held out"
     return f"{len(material.train):,} tokens to learn from, {len(material.held_out):,} held out"

@@ -8,10 +8,11 @@ from formers.cli.model import chosen_model, declare_model
 from formers.cli.parser import Parser
 from formers.cli.terminal import Terminal
 from formers.errors import FormersError
+from formers.family import MEMBERS
 from formers.report.cost import Cost, cost
 from formers.report.cost_table import cost_caption, cost_table
 from formers.report.drawing import draw, squares
-from formers.report.parts import Look, looks
+from formers.report.parts import Look, learns_spans, looks
 from formers.report.tree import spec_tree
 
 LENGTH = 1024  # for models that have no longest length of their own
@@ -52,6 +53,7 @@ def run(options: argparse.Namespace) -> None:
         print(spec.to_json(), end="")
     else:
         _print(spec, costs, seen)
+        _print_spans(options, spec, length)
     if options.plot:
         from formers.report.picture import CELLS, save_picture
 
@@ -85,6 +87,19 @@ def _print(spec: Any, costs: Cost, seen: list[Look]) -> None:
             terminal.print(f"\n{look.paths[0]}{more}", style="cyan")
             terminal.print(f"{look.pattern!r}, of which the pairs are chosen by content", style="bold")
             terminal.print(f"by {look.by_content!r}{_how_to_draw(look)}")
+
+
+def _print_spans(options: argparse.Namespace, spec: Any, length: int) -> None:
+    """What spans a run has learned; of changed specs there are no weights to tell it."""
+    run = Path(options.model)
+    if options.assignments or options.model in MEMBERS or not run.is_dir() or not learns_spans(spec):
+        return
+    from formers.report.span_table import span_table
+    from formers.train import load_model
+
+    terminal = Terminal()
+    terminal.print()
+    terminal.print(span_table(load_model(run), length))
 
 
 def _how_to_draw(look: Look) -> str:

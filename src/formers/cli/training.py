@@ -61,15 +61,25 @@ def changed(spec: TrainSpec, given: dict[str, Any]) -> TrainSpec:
 
 def new_training(given: dict[str, Any], longest: int | None) -> TrainSpec:
     """A training spec from the given fields. longest: rows that the model can read, which bounds the default length."""
-    if "steps" not in given:
-        raise ConfigError("how long to train is not said; give --steps 2000, say")
+    require_steps(given)
     length = DEFAULTS["length"]
     spec = changed(TrainSpec(given["steps"], length=min(length, longest or length)), given)
+    require_length(spec, longest)
+    return spec
+
+
+def require_steps(given: dict[str, Any]) -> None:
+    """Raise ConfigError unless it is said how long to train."""
+    if "steps" not in given:
+        raise ConfigError("how long to train is not said; give --steps 2000, say")
+
+
+def require_length(spec: TrainSpec, longest: int | None) -> None:
+    """Raise ConfigError if rows are longer than what the model can read; longest: None where it can read any."""
     if longest is not None and spec.length > longest:
         raise ConfigError(
             f"rows of {spec.length} tokens do not fit a model of {longest} positions; give --length {longest}"
         )
-    return spec
 
 
 def _declare(group: Any, name: str, hint: Any, told: str) -> None:

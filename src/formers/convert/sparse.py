@@ -1,15 +1,15 @@
 """The sparse counterpart of a dense decoder, as a spec. Scaling Transformers, arXiv:2111.12763."""
 
 from dataclasses import dataclass
-from typing import Any
 
 from formers.attention import Attention, Dense, MultConv
 from formers.call import Layer
+from formers.convert.rewrite import rewritten
 from formers.errors import ConfigError
 from formers.feedforward import GLU, MLP, FeedForward
 from formers.model import Decoder
 from formers.sparse import SparseFF
-from formers.spec.core import Spec, fields_of
+from formers.spec.core import Spec
 
 
 @dataclass(frozen=True)
@@ -35,7 +35,7 @@ def sparse_counterpart(spec: Spec, sparsity: Sparsity) -> Decoder:
         raise ConfigError(
             f"{type(spec).__name__} {getattr(spec, 'name', '')} is no Decoder, and only those are converted"
         )
-    blocks = _rewritten(spec.blocks, sparsity)
+    blocks = rewritten(spec.blocks, lambda layer: _sparse(layer, sparsity))
     if blocks == spec.blocks:
         raise ConfigError(
             f"{spec.name} has no dense layer that is to become sparse: give --block 64 for feed-forwards, "
@@ -44,20 +44,13 @@ def sparse_counterpart(spec: Spec, sparsity: Sparsity) -> Decoder:
     return spec.replace(name=f"sparse_{spec.name}", blocks=blocks)
 
 
-def _rewritten(value: Any, sparsity: Sparsity) -> Any:
-    """The same value with every dense layer in it replaced."""
-    if isinstance(value, tuple):
-        return tuple(_rewritten(item, sparsity) for item in value)
-    if isinstance(value, FeedForward) and sparsity.block is not None:
-        return _feed_forward(value, sparsity.block, sparsity.rank)
-    if isinstance(value, Attention) and sparsity.modules is not None:
-        return _attention(value, sparsity.modules)
-    if isinstance(value, Layer):
-        changes = {
-            name: _rewritten(item, sparsity) for name, item in fields_of(value) if isinstance(item, (tuple, Layer))
-        }
-        return value.replace(**changes) if changes else value
-    return value
+def _sparse(layer: Layer, sparsity: Sparsity) -> Layer:
+    """The layer, sparse where it was dense."""
+    if isinstance(layer, FeedForward) and sparsity.block is not None:
+        return _feed_forward(layer, sparsity.block, sparsity.rank)
+    if isinstance(layer, Attention) and sparsity.modules is not None:
+        return _attention(layer, sparsity.modules)
+    return layer
 
 
 def _feed_forward(dense: FeedForward, block: int, rank: int) -> Layer:

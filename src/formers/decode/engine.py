@@ -1,5 +1,6 @@
 """Which engine writes: the native one or PyTorch, and why."""
 
+from collections.abc import Sequence
 from typing import Any, Literal, NamedTuple, Protocol
 
 import torch
@@ -8,6 +9,7 @@ from torch import Tensor, nn
 from formers.decode.modules import Modules
 from formers.decode.native import Native
 from formers.decode.prompt import Prompts
+from formers.decode.sampling import Sampling
 from formers.errors import FormersError, NoRuleError
 from formers.native.engine.library import missing
 from formers.native.engine.lower import outline
@@ -19,14 +21,12 @@ ENGINES: tuple[EngineName, ...] = ("auto", "native", "torch")
 OWN = {torch.float32: "fp32", torch.float16: "fp32", torch.bfloat16: "bf16"}  # the type that loses nothing of a model's
 
 
-class Reader(Protocol):
-    """Rows that a model reads, one token of each at a time."""
+class Writer(Protocol):
+    """Rows that are written on, one token of each at a time."""
 
-    def begin(self) -> Tensor: ...
+    def write(self) -> list[int]: ...
 
-    def read(self, tokens: Tensor) -> Tensor: ...
-
-    def keep(self, rows: Tensor) -> None: ...
+    def keep(self, places: list[int]) -> None: ...
 
 
 class Choice(NamedTuple):
@@ -36,12 +36,14 @@ class Choice(NamedTuple):
     why: str | None = None
 
     def packed(self) -> "Choice":
-        """The same, its weights packed now, and not anew by every reader."""
+        """The same, its weights packed now, and not anew by every writer."""
         return self if self.program is None else self._replace(program=self.program.packed())
 
-    def reader(self, model: nn.Module, prompts: Prompts) -> Reader:
-        """Ready to read the prompts."""
-        return Modules(model, prompts) if self.program is None else Native(model, prompts, self.program.packed())
+    def writer(self, model: nn.Module, prompts: Prompts, sampling: Sampling, seeds: Sequence[int]) -> Writer:
+        """Ready to write behind the prompts; seeds: one for each row."""
+        if self.program is None:
+            return Modules(model, prompts, sampling, seeds)
+        return Native(model, prompts, self.program.packed(), sampling, seeds)
 
 
 def choose_engine(model: nn.Module, engine: str = "auto", dtype: str | None = None) -> Choice:

@@ -3,13 +3,12 @@
 from collections.abc import Iterator, Sequence
 from typing import Any, Generic, TypeVar
 
-import torch
-from torch import Tensor, nn
+from torch import nn
 
 from formers.data.tokenizer import Tokenizer
-from formers.decode.engine import Choice, EngineName, Reader, chosen
-from formers.decode.prompt import Prompts, at_rest, prepare
-from formers.decode.sampling import Sampling, choose, row_seeds, uniforms
+from formers.decode.engine import Choice, EngineName, chosen
+from formers.decode.prompt import Prompts, prepare
+from formers.decode.sampling import Sampling, row_seeds
 from formers.decode.transcript import Generation, Stops, Transcript
 from formers.errors import FormersError
 
@@ -117,58 +116,14 @@ def _write(
     seeds: list[int],
     transcripts: list[Transcript],
 ) -> Iterator[tuple[int, str]]:
-    batch = _Batch(model, choice.reader(model, prompts), prompts, sampling, seeds)
+    writer = choice.writer(model, prompts, sampling, seeds)
     del choice  # it may hold weights that have been packed by now
     live = list(range(len(transcripts)))
     while live:
-        for row, token in zip(live, batch.write(), strict=True):
+        for row, token in zip(live, writer.write(), strict=True):
             if piece := transcripts[row].add(token):
                 yield row, piece
         kept = [place for place, row in enumerate(live) if transcripts[row].finish is None]
         if len(kept) < len(live):
             live = [live[place] for place in kept]
-            batch.keep(kept)
-
-
-class _Batch:
-    """The rows that are still being written, on the model's device."""
-
-    def __init__(
-        self, model: nn.Module, reader: Reader, prompts: Prompts, sampling: Sampling, seeds: list[int]
-    ) -> None:
-        self._model, self._reader, self._sampling = model, reader, sampling
-        self._tokens: Tensor | None = None  # until the prompts have been read
-        steps = max(room for room, _ in prompts.budgets)
-        written = prompts.written
-        self._device = written.device
-        self._width, self._step = written.shape[1], 0
-        self._uniforms = None if sampling.greedy else uniforms(seeds, steps, written.device)
-        # Room for all that will be written, so that nothing is copied on the way.
-        self._history = torch.cat([written, written[:, :1].expand(-1, steps)], 1) if sampling.looks_back else None
-
-    def write(self) -> list[int]:
-        """Read what each row was given last, and give it its next token."""
-        logits = self._reader.begin() if self._tokens is None else self._reader.read(self._tokens)
-        with at_rest(self._model):
-            chosen = self._choose(logits)
-            self._tokens = chosen[:, None]
-            tokens: list[int] = chosen.tolist()
-            return tokens
-
-    def _choose(self, logits: Tensor) -> Tensor:
-        uniform = None if self._uniforms is None else self._uniforms[:, self._step]
-        history = None if self._history is None else self._history[:, : self._width + self._step]
-        chosen = choose(logits, self._sampling, uniform, history)
-        if self._history is not None:
-            self._history[:, self._width + self._step] = chosen
-        self._step += 1
-        return chosen
-
-    def keep(self, places: list[int]) -> None:
-        """Go on with these rows alone."""
-        rows = torch.tensor(places, dtype=torch.int64, device=self._device)
-        self._reader.keep(rows)
-        with at_rest(self._model):
-            self._tokens = None if self._tokens is None else self._tokens[rows]
-            self._uniforms = None if self._uniforms is None else self._uniforms[rows]
-            self._history = None if self._history is None else self._history[rows]
+            writer.keep(kept)

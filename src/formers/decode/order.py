@@ -8,7 +8,7 @@ from torch import Tensor
 
 from formers.errors import NoRuleError
 from formers.places import Places, keys, queries
-from formers.position.absolute import AbsoluteLayer, AxialLayer, LearnedLayer, SinusoidalLayer
+from formers.position.absolute import AbsoluteLayer, AxialLayer, AxialSumLayer, LearnedLayer, SinusoidalLayer
 from formers.position.core import PositionLayer
 from formers.position.distance import ALiBiLayer, T5BucketsLayer
 from formers.position.rotary import RotaryLayer
@@ -29,7 +29,7 @@ def added(position: AbsoluteLayer | None, places: Places, dtype: torch.dtype) ->
     if type(position) is LearnedLayer:
         weight = position.table.weight
         return lambda n: weight[n : n + 1]
-    if type(position) in (SinusoidalLayer, AxialLayer):
+    if type(position) in (SinusoidalLayer, AxialLayer, AxialSumLayer):
         start = places.bounds[0]
         table = position.vectors(places, dtype)[0]
         return lambda n: table[n - start : n - start + 1]

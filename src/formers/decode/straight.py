@@ -17,6 +17,7 @@ from formers.attention.pattern import Both, Causal, Pattern, Window
 from formers.attention.project import DenseLayer
 from formers.block import BlockLayer
 from formers.decode.order import Order, added, order_of
+from formers.embedding import EmbeddingLayer
 from formers.errors import NoRuleError
 from formers.feedforward import GLULayer, MLPLayer
 from formers.head import TiedLayer, UntiedLayer
@@ -50,6 +51,8 @@ class Straight:
             raise NoRuleError(f"{type(model).__name__} is not decoded in a straight line")
         if not isinstance(state.seen, int):
             raise NoRuleError("a padded row is not decoded in a straight line")
+        if type(model.embedding) is not EmbeddingLayer:
+            raise NoRuleError(f"{type(model.embedding).__name__} has no rule")
         limit = model.spec.max_length
         self._model, self._place, self._room = model, state.seen, room
         self._end = state.seen + room if limit is None else min(state.seen + room, limit)

@@ -12,6 +12,7 @@ from formers.spec import Spec, diff
 
 Parts = frozenset[str]
 NO_PARTS: Parts = frozenset()
+POSITIONS = "max_position_embeddings"
 
 # Names are the user's; how parameters begin is nothing that trained weights remember; how work is cut changes nothing.
 _FREE = re.compile(r"(source\.|target\.)?(name|init)\b.*|.*\.sublayers\[\d+\]\.(chunk|heads_at_once)")
@@ -29,6 +30,7 @@ class Format:
     rules, notes: keys that may say one thing alone, and keys that shape nothing.
     unsaid: keys that config.json needs and a spec does not say, with what is written for them.
     flatten: a config.json as one level of keys, where the family nests them.
+    ahead: rows of the position table that stand before those of positions, by config.json, which counts them too.
     """
 
     model_type: str
@@ -43,6 +45,7 @@ class Format:
     notes: frozenset[str] = frozenset()
     unsaid: Mapping[str, Any] = field(default_factory=dict)
     flatten: Callable[[Mapping[str, Any]], Mapping[str, Any]] = itself
+    ahead: Callable[[Mapping[str, Any]], int] = lambda config: 0
 
     def read(self, config: Mapping[str, Any], names: Collection[str] | None, where: str) -> Spec:
         """The spec that a config.json describes, with the optional parts that tensors of these names show.
@@ -50,7 +53,7 @@ class Format:
         names: of the tensors; without them, `architectures` tells. Raises CheckpointError with all that cannot be
         mapped.
         """
-        flat = self.flatten(config)
+        flat = self.counted(self.flatten(config), -self.ahead(config))
         problems: list[str] = []
         values = read_values(flat, self.keys, problems)
         shaping = {name for key in self.keys for name in (key.name, *key.also)}
@@ -60,14 +63,26 @@ class Format:
             raise CheckpointError(f"{where} cannot be mapped: {numbered(problems)}")
         return self.build(values, parts)
 
+    def table(self, spec: Any, config: Mapping[str, Any]) -> Table:
+        """Where the weights of a spec stand in the checkpoint that this config.json belongs to."""
+        return self.weights(spec).behind(self.ahead(config))
+
+    def counted(self, config: Mapping[str, Any], more: int) -> dict[str, Any]:
+        """A config.json that tells of so many more rows of positions."""
+        rows = config.get(POSITIONS)
+        return {**config, POSITIONS: rows + more} if type(rows) is int else {**config}
+
     def attempt(self, spec: Any) -> tuple[dict[str, Any], list[str]]:
         """The config.json of a spec, and what it fails to say: found by reading it back and comparing."""
         written = write_values(spec, self.keys)
         parts = self.parts_of(spec)
         again = self.build(read_values(written, self.keys, []), parts)
-        architecture = next(name for name, has in self.architectures if has == parts)
-        config = {"model_type": self.model_type, "architectures": [architecture], **self.unsaid, **written}
-        return config, told_once(_differences(again, spec))
+        problems = [*_differences(again, spec)]
+        named = [name for name, has in self.architectures if has == parts]
+        if not named:
+            problems.append(f"no class of this family has {' and '.join(sorted(parts))} alone")
+        config = {"model_type": self.model_type, "architectures": named[:1], **self.unsaid, **written}
+        return config, told_once(problems)
 
     def _parts_seen(self, names: Collection[str]) -> Parts:
         return frozenset(part for part, mark in self.parts.items() if any(mark in name for name in names))

@@ -5,17 +5,21 @@ from typing import Any
 
 from formers.errors import CheckpointError, ConfigError
 from formers.hub.bert import BERT
+from formers.hub.big_bird import BIG_BIRD
 from formers.hub.bloom import BLOOM
 from formers.hub.format import Format, numbered
 from formers.hub.gpt2 import GPT2
 from formers.hub.llama import LLAMA
+from formers.hub.longformer import LONGFORMER
 from formers.hub.marian import MARIAN
 from formers.hub.reformer import REFORMER
+from formers.hub.roberta import ROBERTA
 from formers.hub.roformer import ROFORMER
 from formers.spec import Spec
 
 FORMATS: dict[str, Format] = {
-    known.model_type: known for known in (GPT2, LLAMA, BLOOM, BERT, ROFORMER, MARIAN, REFORMER)
+    known.model_type: known
+    for known in (GPT2, LLAMA, BLOOM, BERT, ROBERTA, ROFORMER, LONGFORMER, BIG_BIRD, MARIAN, REFORMER)
 }
 
 
@@ -42,13 +46,16 @@ def spec_from_config(
 
 
 def config_from_spec(spec: Spec) -> dict[str, Any]:
-    """The config.json of a spec. Raises ConfigError with all that the nearest family cannot say."""
+    """The config.json of a spec. Raises ConfigError with all that the nearest family cannot say.
+
+    Where several families can say it, as BERT and RoBERTa can, it is that which the model is named after.
+    """
     failures: dict[str, list[str]] = {}
-    for name, known in FORMATS.items():
+    for name, known in sorted(FORMATS.items(), key=lambda item: item[0] != getattr(spec, "name", None)):
         if isinstance(spec, known.kind):
             config, failures[name] = known.attempt(spec)
             if not failures[name]:
-                return config
+                return known.counted(config, known.ahead(config))
     if not failures:
         raise ConfigError(f"no family of published checkpoints has models like {type(spec).__name__}(...)")
     nearest = min(failures, key=lambda name: len(failures[name]))

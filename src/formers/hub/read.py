@@ -1,5 +1,6 @@
 """From a folder in Hugging Face's format to a model, and to a run folder of ours."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -8,6 +9,7 @@ import torch
 from torch import nn
 
 from formers.data.atomic import write_json
+from formers.data.tokenizer import Tokenizer
 from formers.errors import CheckpointError
 from formers.hub.published import format_of, spec_from_config
 from formers.hub.source import CONFIG, open_weights, read_config
@@ -57,13 +59,22 @@ def import_folder(folder: str | Path, run: str | Path) -> Imported:
     config, model, account = _read(folder)
     spec: Any = model.spec
     tokenizer = read_tokenizer(folder, config, spec.vocab)
+    hold(run, model, tokenizer, config)
+    return Imported(config["model_type"], spec, account, tokenizer is not None)
+
+
+def hold(run: Path, model: Any, tokenizer: Tokenizer | None, config: Mapping[str, Any]) -> None:
+    """Write a model that was not trained here as a run folder, which appears when it is whole.
+
+    config: what its spec does not say, for `export`. Raises CheckpointError if the folder cannot be written.
+    """
     try:
         with whole_folder(run) as unfinished:
-            Run(unfinished).hold(model, spec, tokenizer)
-            write_json(unfinished / CONFIG, config)
+            Run(unfinished).hold(model, model.spec, tokenizer)
+            if config:
+                write_json(unfinished / CONFIG, dict(config))
     except OSError as error:
         raise CheckpointError(f"{run} cannot be written: {error.strerror or error}; choose another folder") from error
-    return Imported(config["model_type"], spec, account, tokenizer is not None)
 
 
 def require_free(folder: Path) -> None:
@@ -80,5 +91,5 @@ def _read(folder: Path) -> tuple[dict[str, Any], nn.Module, Account]:
         spec = spec_from_config(config, tensors.shapes, where)
         with torch.device("meta"):
             model = spec.build()
-        account = fill(model, known.weights(spec), tensors, str(folder))
+        account = fill(model, known.table(spec, config), tensors, str(folder))
     return config, model.eval(), account

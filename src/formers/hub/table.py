@@ -2,11 +2,11 @@
 
 import re
 from collections.abc import Callable, Collection, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from torch import Tensor
 
-from formers.hub.transform import Same, Transform
+from formers.hub.transform import Behind, Same, Transform
 
 BLOCK, BOTH = "{n}", ".*"
 LEAVES = (".weight", ".bias")
@@ -59,6 +59,11 @@ class Table:
     constants: tuple[Constant, ...] = ()
     ignored: tuple[str, ...] = ()
     renamed: tuple[tuple[str, str], ...] = ()
+
+    def behind(self, rows: int) -> "Table":
+        """The same table for checkpoints whose positions begin behind that many rows."""
+        moved = (replace(row, by=Behind(rows)) if isinstance(row.by, Behind) else row for row in self.rows)
+        return replace(self, rows=tuple(moved))
 
     def rows_for(self, ours: Collection[str]) -> list[Row]:
         """The rows of a model with these tensors, written out. Raises LookupError where one of them has no row."""

@@ -94,3 +94,16 @@ class Axis:
     def theirs(self, ours: Sequence[Tensor]) -> Tensor:
         length, width = ours[0].shape
         return ours[0].view(*(length if i == self.number else 1 for i in range(self.count)), width)
+
+
+@dataclass(frozen=True)
+class Behind:
+    """A table of positions whose first `rows` rows no position reads: those up to that of padding, in RoBERTa's family."""
+
+    rows: int
+
+    def ours(self, theirs: Tensor) -> Sequence[Tensor]:
+        return [theirs[self.rows :]]
+
+    def theirs(self, ours: Sequence[Tensor]) -> Tensor:
+        return torch.cat([ours[0].new_zeros(self.rows, ours[0].shape[1]), ours[0]])

@@ -8,6 +8,7 @@ from torch import nn
 from formers.data.atomic import read_json, write_json
 from formers.data.tokenizer import Tokenizer, load_tokenizer
 from formers.errors import CheckpointError, DataError
+from formers.hub.format import POSITIONS
 from formers.hub.published import FORMATS, config_from_spec
 from formers.hub.read import require_free
 from formers.hub.source import CONFIG, WEIGHTS
@@ -32,13 +33,14 @@ def export(model: str | Path | nn.Module, folder: str | Path, tokenizer: Tokeniz
     if not isinstance(model, nn.Module):
         root = _root(Path(model))
         model = load_model(Path(model))
-        tokenizer = tokenizer or _tokenizer_of(root)
+        tokenizer = tokenizer or tokenizer_of(root)
         kept = read_json(root / CONFIG) if (root / CONFIG).is_file() else {}
     spec: Any = model.spec
-    config = _settings(config_from_spec(spec), kept, tokenizer)
+    plain = config_from_spec(spec)
+    known, config = FORMATS[plain["model_type"]], _settings(plain, kept, tokenizer)
+    config = known.counted(config, known.ahead(config) - known.ahead(plain))
     config["dtype"] = str(next(model.parameters()).dtype).removeprefix("torch.")
-    known = FORMATS[config["model_type"]]
-    tensors = publish(model, known.weights(spec), config.get("max_position_embeddings", 0))
+    tensors = publish(model, known.table(spec, config), config.get(POSITIONS, 0))
     try:
         with whole_folder(folder) as unfinished:
             write_tensors(unfinished / WEIGHTS, tensors, {"format": "pt"})
@@ -75,6 +77,7 @@ def _root(path: Path) -> Path:
     return path.parent.parent if (path / MODEL).is_file() else path
 
 
-def _tokenizer_of(run: Path) -> Tokenizer | None:
+def tokenizer_of(run: Path) -> Tokenizer | None:
+    """The tokenizer of a run folder, if it holds one."""
     files = ("tokenizer.json", "tokenizer_config.json")
     return load_tokenizer(run) if any((run / name).is_file() for name in files) else None

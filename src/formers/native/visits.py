@@ -138,7 +138,8 @@ def visit_backward(
     tensors: dict[str, Tensor | None] = {"q": q, "k": k, "v": v, "real": real, "grad": grad, "out": out, "lse": lse}
     tensors |= {"grad_q": grad_q, "grad_k": grad_k.flatten(0, 1), "grad_v": grad_v.flatten(0, 1)}
     _run("formers_visit_backward", table, setting, parts, tensors, threads, kernel)
-    return grad_q, *(t[0] if parts == 1 else t.sum(0) for t in (grad_k, grad_v))
+    by_k, by_v = (t[0] if parts == 1 else t.sum(0) for t in (grad_k, grad_v))
+    return grad_q, by_k, by_v
 
 
 def _run(

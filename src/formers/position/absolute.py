@@ -146,11 +146,51 @@ class AxialLayer(AbsoluteLayer):
 
     def vectors(self, places: Places, dtype: torch.dtype) -> Tensor:
         refuse_past_end(places, self.spec.max_length)
-        rest, parts = places.pos.clamp(max=self.spec.max_length - 1), []
-        for table, length in zip(reversed(self.tables), reversed(self.spec.shape), strict=True):
-            parts.append(table(rest % length))
-            rest = rest // length
-        return torch.cat(parts[::-1], -1).to(dtype)
+        digits = digits_of(places.pos.clamp(max=self.spec.max_length - 1), self.spec.shape)
+        return torch.cat([table(digit) for table, digit in zip(self.tables, digits, strict=True)], -1).to(dtype)
+
+
+class AxialSum(AbsolutePosition):
+    """Position p as its digits in the mixed radix `shape`, one learned table a digit, each dim wide, and all added up.
+
+    Sparse Transformers, Child et al. 2019, arXiv:1904.10509, section 5.3: an image's row, column and channel, or the row
+    and column of a text that is laid out in rows of one stride. Any length up to the product of the shape.
+    """
+
+    shape: tuple[int, ...]
+
+    def problems(self, site: Site) -> Iterator[tuple[str, str]]:
+        if not self.shape or min(self.shape) < 1:
+            yield f"the shape {self.shape} has no positions", "shape=(64, 128)"
+
+    @property
+    def max_length(self) -> int:
+        return math.prod(self.shape)
+
+    def build(self, site: Site) -> AbsoluteLayer:
+        return AxialSumLayer(self, site.dim)
+
+
+class AxialSumLayer(AbsoluteLayer):
+    def __init__(self, spec: AxialSum, dim: int) -> None:
+        super().__init__()
+        self.spec = spec
+        self.tables = nn.ModuleList(nn.Embedding(n, dim) for n in spec.shape)
+
+    def vectors(self, places: Places, dtype: torch.dtype) -> Tensor:
+        refuse_past_end(places, self.spec.max_length)
+        digits = digits_of(places.pos.clamp(max=self.spec.max_length - 1), self.spec.shape)
+        parts = [table(digit) for table, digit in zip(self.tables, digits, strict=True)]
+        return torch.stack(parts).sum(0).to(dtype)
+
+
+def digits_of(pos: Tensor, shape: tuple[int, ...]) -> list[Tensor]:
+    """Positions as their digits in a mixed radix, the first the slowest."""
+    digits = []
+    for length in reversed(shape):
+        digits.append(pos % length)
+        pos = pos // length
+    return digits[::-1]
 
 
 def refuse_past_end(places: Places, length: int) -> None:

@@ -12,7 +12,9 @@ from typing import Any, NamedTuple
 import torch
 from torch import nn
 
-import formers.report.sparse_price  # noqa: F401 - registers prices
+import formers.report.global_price
+import formers.report.span_price
+import formers.report.sparse_price  # noqa: F401 - all three register prices
 from formers.after_encoder import AfterEncoder
 from formers.attention import Attention
 from formers.block import Block
@@ -20,6 +22,7 @@ from formers.encoder_decoder import EncoderDecoder
 from formers.errors import FormersError
 from formers.feedforward import FeedForward
 from formers.parallel import Parallel
+from formers.recomputed import Recomputed
 from formers.report.price import Price, price_of
 from formers.reversible import Reversible
 from formers.sparse import BlockFF, SparseFF, SwitchFF
@@ -28,6 +31,7 @@ from formers.spec.core import Site, Spec
 HELD: dict[type[Spec], str] = {  # parts that hold others
     Block: "sublayers",
     Reversible: "blocks",
+    Recomputed: "blocks",
     Parallel: "layers",
     AfterEncoder: "blocks",
 }
@@ -91,7 +95,7 @@ class _Piece(NamedTuple):
     spec: Any
     module: Any
     site: Site
-    rebuilt: bool = False  # it stands in a Reversible
+    rebuilt: bool = False  # it stands in a Reversible or in a Recomputed
     behind: bool = False  # it runs over the source, and then over the target
     decodes: bool = True
 
@@ -141,7 +145,7 @@ def _within(whole: _Piece) -> Iterator[_Piece]:
         return
     inner = whole._replace(
         site=whole.spec.inside(whole.site),
-        rebuilt=whole.rebuilt or isinstance(whole.spec, Reversible),
+        rebuilt=whole.rebuilt or isinstance(whole.spec, (Reversible, Recomputed)),
         behind=whole.behind or isinstance(whole.spec, AfterEncoder),
     )
     held = zip(getattr(whole.spec, name), getattr(whole.module, name), strict=True)

@@ -7,9 +7,10 @@ from rich.cells import cell_len
 from rich.text import Text
 from torch import Tensor
 
-from formers.attention import Causal, Everything
+from formers.attention import Causal, Everything, Pattern
 from formers.report.parts import Look
-from formers.report.square import shares
+from formers.report.square import marks_of, shares
+from formers.sides import GLOBAL, SEGMENT
 
 CELLS = 32
 WHOLE = 4096  # the longest sequence that is drawn as a whole
@@ -56,13 +57,24 @@ def squares(look: Look, length: int, cells: int = CELLS) -> list[Square]:
     if look.by_content is not None:
         return []
     near = min(cells, length)
-    share = shares(look.pattern, look.heads, near, near)
+    share = shares(look.pattern, look.heads, near, near, example_marks(look.pattern, near))
     whole = min(length, WHOLE)
     if whole > near and _is_plain(share):
-        wide = shares(look.pattern, look.heads, whole, cells)
+        wide = shares(look.pattern, look.heads, whole, cells, example_marks(look.pattern, whole))
         if not torch.equal(wide, _shrunk_like(share, whole, cells)):
             return _by_head(look, whole, wide)
     return _by_head(look, near, share)
+
+
+def example_marks(pattern: Pattern, length: int) -> dict[str, Tensor]:
+    """Marks of an example: of each 16 tokens, which are a segment, one stands in front and is global. Others are all 0."""
+    first = -(-length // 17)
+    tokens = torch.arange(length)
+    examples = {
+        GLOBAL: (tokens < first).long(),
+        SEGMENT: torch.where(tokens < first, tokens, (tokens - first) * first // max(1, length - first)),
+    }
+    return dict.fromkeys(marks_of(pattern), torch.zeros_like(tokens)) | examples
 
 
 def draw(square: Square, *, ascii_only: bool = False) -> Text:
@@ -90,7 +102,13 @@ def _by_head(look: Look, length: int, share: Tensor) -> list[Square]:
             alike.append(head)
     if len(kinds) == 1:
         return [Square(repr(look.pattern), length, share[0])]
-    return [Square(f"{look.pattern!r}, heads {_listed(heads)}", length, own) for own, heads in kinds]
+    return [Square(_title(look.pattern, heads), length, own) for own, heads in kinds]
+
+
+def _title(pattern: Pattern, heads: list[int]) -> str:
+    """The pattern, as these heads have it where that is said in fewer words."""
+    own = min((repr(pattern.at_head(heads[0])), repr(pattern)), key=len)
+    return f"{own}, head{'s' if len(heads) > 1 else ''} {_listed(heads)}"
 
 
 def _is_plain(share: Tensor) -> bool:

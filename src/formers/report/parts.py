@@ -1,9 +1,9 @@
 """The parts of a spec, each with its path and its site, what attention looks at, and repetitions in a tuple of parts."""
 
 from collections.abc import Iterator, Sequence
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Protocol, runtime_checkable
 
-from formers.attention import Attention, Causal, Everything, SinkhornAttention
+from formers.attention import Attention, Causal, Everything, SinkhornAttention, SpanAttention
 from formers.attention.pattern import Pattern
 from formers.attention.select import Selector
 from formers.spec.core import Site, Spec, fields_of
@@ -29,6 +29,16 @@ def walk(value: Any, site: Site, path: str = "") -> Iterator[Place]:
             yield from walk(item, site, f"{path}[{i}]")
 
 
+@runtime_checkable
+class Patterned(Protocol):
+    """Attention that goes by a pattern: `Attention`, and others that say what it is at a site. One that learns spans tells
+    the longest, whatever those of a model have come to."""
+
+    heads: int
+
+    def pattern_at(self, site: Site) -> Pattern: ...
+
+
 class Look(NamedTuple):
     """A pattern that some attention parts share: their paths, and how many heads they have.
 
@@ -50,12 +60,18 @@ def looks(model: Spec) -> list[Look]:
     """The different patterns of a model's attention parts, in the order in which they first appear."""
     found: dict[tuple[Pattern, int, Selector | SinkhornAttention | None], list[str]] = {}
     for path, part, where in walk(model, Site(dim=0)):
-        if isinstance(part, Attention):
-            found.setdefault((part.pattern_at(where), part.heads, part.select), []).append(path)
+        if isinstance(part, Patterned):
+            chosen = part.select if isinstance(part, Attention) else None
+            found.setdefault((part.pattern_at(where), part.heads, chosen), []).append(path)
         elif isinstance(part, SinkhornAttention):
             plain = Causal() if where.causal else Everything()
             found.setdefault((plain, part.heads, part), []).append(path)
     return [Look(pattern, heads, tuple(paths), chosen) for (pattern, heads, chosen), paths in found.items()]
+
+
+def learns_spans(model: Spec) -> bool:
+    """Whether some attention learns how far back it looks."""
+    return any(isinstance(part, SpanAttention) for _, part, _ in walk(model, Site(dim=0)))
 
 
 class Repeat(NamedTuple):

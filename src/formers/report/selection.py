@@ -97,13 +97,18 @@ class Selection:
 
 
 def choosing_layers(model: nn.Module) -> Iterator[tuple[str, AttentionLayer]]:
-    """Every attention of a model that chooses by content, with its path in the spec.
+    """Every attention of a model that chooses by content, with its path in the spec."""
+    for name, module in model.named_modules():
+        if isinstance(module, AttentionLayer) and isinstance(module.select, SelectorRule):
+            yield spec_path(name), module
+
+
+def spec_path(name: str) -> str:
+    """The path in the spec of a module of a model, by its name.
 
     Modules are named as the fields that they are built from, a model's depth apart, which stands in a `stack`.
     """
-    for name, module in model.named_modules():
-        if isinstance(module, AttentionLayer) and isinstance(module.select, SelectorRule):
-            yield re.sub(r"\.(\d+)", r"[\1]", re.sub(r"(^|\.)stack\.", r"\1", name)), module
+    return re.sub(r"\.(\d+)", r"[\1]", re.sub(r"(^|\.)stack\.", r"\1", name))
 
 
 @torch.no_grad()

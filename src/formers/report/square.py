@@ -1,6 +1,6 @@
 """How much of a square of queries and keys a pattern shows: for drawings, and for counting operations."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 
 import torch
 from torch import Tensor
@@ -14,25 +14,29 @@ PIECE = 1 << 22  # pairs looked at at a time
 EXACT = 4096  # up to this length every query is counted; beyond it, evenly spaced ones
 
 
-def visible(pattern: Pattern, heads: int, rows: Tensor, length: int) -> Tensor:
+Marks = Mapping[str, Tensor]
+
+
+def visible(pattern: Pattern, heads: int, rows: Tensor, length: int, marks: Marks | None = None) -> Tensor:
     """Which of `length` keys the queries at positions `rows` (R,) see: bool (1 or H, R, length).
 
-    Every mark that the pattern reads is the same for all tokens: one document, one segment.
+    marks: (length,) each; None: every mark that the pattern reads is the same for all tokens, one document, one segment.
     """
-    marks = {mark: torch.zeros(1, dtype=torch.int64) for mark in marks_of(pattern)}
-    q = Spots(rows[None, None, :, None], {name: mark[None, None, :, None] for name, mark in marks.items()})
+    if marks is None:
+        marks = {mark: torch.zeros(length, dtype=torch.int64) for mark in marks_of(pattern)}
+    q = Spots(rows[None, None, :, None], {name: mark[rows][None, None, :, None] for name, mark in marks.items()})
     k = Spots(torch.arange(length)[None, None, None], {name: mark[None, None, None] for name, mark in marks.items()})
     seen = pattern.visible(q, k, torch.arange(heads)[:, None, None])
     return torch.broadcast_to(seen[0], (seen.shape[1], len(rows), length))
 
 
-def shares(pattern: Pattern, heads: int, length: int, cells: int) -> Tensor:
+def shares(pattern: Pattern, heads: int, length: int, cells: int, marks: Marks | None = None) -> Tensor:
     """The square of `length` tokens as cells x cells: the share of the pairs in each that is seen, (1 or H, C, C)."""
     edges = _edges(length, cells)
     size = edges.diff()
     rows = []
     for start, stop in zip(edges[:-1].tolist(), edges[1:].tolist(), strict=True):
-        columns = visible(pattern, heads, torch.arange(start, stop), length).sum(1).cumsum(-1)
+        columns = visible(pattern, heads, torch.arange(start, stop), length, marks).sum(1).cumsum(-1)
         before = torch.nn.functional.pad(columns, (1, 0))[..., edges]
         rows.append(before.diff(dim=-1) / ((stop - start) * size))
     return torch.stack(rows, 1)

@@ -4,6 +4,7 @@ from formers.tasks.causal import Causal, evaluate_text
 from formers.tasks.masked import Masked
 from formers.tasks.pairs import PreparedPairs, prepare_pairs
 from formers.tasks.prepare import Prepared, open_prepared, prepare
+from formers.tasks.sentences import MaskedSentences
 from formers.tasks.translation import Translation, translate
 from formers.train.task import Batch, Loss, Size, Task
 
@@ -12,6 +13,7 @@ __all__ = [
     "Causal",
     "Loss",
     "Masked",
+    "MaskedSentences",
     "Prepared",
     "PreparedPairs",
     "Size",

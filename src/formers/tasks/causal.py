@@ -71,9 +71,9 @@ def evaluate_text(
     so many tokens only. loss_chunk: as in a `TrainSpec`.
 
     Gives nats (per token), perplexity, tokens, and bits_per_byte and bytes where the bytes of the text are known: all
-    the nats, those of the end ids included, over ln 2 times the bytes of UTF-8; and what a model with sparse layers made
-    of its units, see `UnitCounts`. Raises ConfigError if the model does
-    not fit the tokenizer or the length, and DataError if the text is of another tokenizer.
+    the nats, those of the end ids included, over ln 2 times the bytes of UTF-8; what a model with sparse layers made of its
+    units, see `UnitCounts`, and one with spans of these, see `SpanTally`. Raises ConfigError if the model does not fit the
+    tokenizer or the length, and DataError if the text is of another tokenizer.
     """
     text.require(tokenizer)
     require_fit(cast(Spec, model.spec), Decoder, tokenizer, length)

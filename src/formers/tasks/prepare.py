@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from formers.data.progress import watched
-from formers.data.source import documents, split, split_text
+from formers.data.source import Sentences, documents, split, split_text
 from formers.data.tokenizer import Tokenizer, load_tokenizer
 from formers.data.tokens import TokenFile, write_text
 from formers.tasks.choice import choose_tokenizer
@@ -33,13 +33,14 @@ def prepare(
     tokenizer: str | Tokenizer = "bytes",
     held_out: float = 0.05,
     special: Sequence[str] = ("end",),
+    sentences: bool = False,
 ) -> Prepared:
     """Write text as tokens into a folder, with the tokenizer; what was written there before from the same is opened.
 
     text: a path (file, folder, JSON lines), or documents that can be walked through more than once. One document is
     cut, and its end held out; of more, whole ones are held out, chosen by their content. tokenizer: "bytes",
     "characters", "bpe:8000" (at most 8000 ids, trained on the text to train on), a path, or a tokenizer. special: the
-    ids beside those of text that a tokenizer made here has.
+    ids beside those of text that a tokenizer made here has. sentences: each is closed by the end id, as a document is.
 
     Raises DataError for text that cannot be read, a tokenizer that there is not, or a folder that cannot be written.
     """
@@ -47,11 +48,13 @@ def prepare(
     texts = documents(text) if isinstance(text, (str, Path)) else text
     choice = choose_tokenizer(tokenizer, special)
     digest = digest_of_texts(watched(texts, "reading"))
-    made_from = {"text": digest, "tokenizer": choice.name, "held_out": held_out}
+    made_from = {"text": digest, "tokenizer": choice.name, "held_out": held_out, "sentences": sentences}
     if is_noted(folder, made_from):
         return open_prepared(folder)
     train, rest = _split(texts, held_out)
     made = choice.make(train, texts)
+    if sentences:
+        train, rest = Sentences(train), Sentences(rest)
     forget_note(folder)
     made.save(folder)
     files = [write_text(folder / TRAIN, watched(train, "encoding"), made)]

@@ -8,6 +8,7 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
+from formers.attention.span_usage import SpanTally
 from formers.data.tokenizer import Tokenizer
 from formers.sparse import UnitCounts
 from formers.train.task import Loss
@@ -23,20 +24,23 @@ def score(nats: float, tokens: int, text_bytes: int | None = None) -> dict[str, 
 
 
 class Tally:
-    """What all passes of an evaluation lost, and which units their sparse layers chose."""
+    """What all passes of an evaluation lost, which units their sparse layers chose, and how far their heads looked."""
 
     def __init__(self) -> None:
         self._nats: list[Tensor] = []
         self._units = UnitCounts()
+        self._spans = SpanTally()
 
     def add(self, loss: Loss) -> None:
         """Count one more pass."""
         self._nats.append(loss.nats)
         self._units.add(loss.records)
+        self._spans.add(loss.records)
 
     def score(self, tokens: int, text_bytes: int | None = None, *, opening: float = 0.0) -> dict[str, float]:
-        """The figures of `score` and of `UnitCounts`. opening: nats that no pass has lost."""
-        return score(summed(self._nats) + opening, tokens, text_bytes) | self._units.figures()
+        """The figures of `score`, of `UnitCounts` and of `SpanTally`. opening: nats that no pass has lost."""
+        found = score(summed(self._nats) + opening, tokens, text_bytes)
+        return found | self._units.figures() | self._spans.figures()
 
 
 def summed(parts: list[Tensor]) -> float:

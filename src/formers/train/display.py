@@ -12,10 +12,15 @@ PATIENCE = 0.3
 SHOWN = {
     "nats": "{:.4f} nats per token",
     "bits_per_byte": "{:.4f} bits per byte",
+    "bits_per_dim": "{:.4f} bits per dimension",
     "perplexity": "perplexity {:.4g}",
     "accuracy": "{:.1%} right",
+    "cpc": "{:.4f} nats per hidden sentence",
+    "retrieval": "{:.1%} of hidden sentences found",
     "bleu": "BLEU {:.2f}",
     "dead_units": "{:.1%} of sparse units unused",
+    "mean_span": "mean span {:,.1f}",
+    "saved_scores": "{:.0%} of scores saved",
 }
 
 

@@ -42,12 +42,14 @@ def train(
     tokenizer: Tokenizer | None = None,
     device: str = AUTO,
     resume: bool = False,
+    pretrained: bool = False,
     console: Console | None = None,
 ) -> Outcome:
     """Train a model on a task, in a run folder that afterwards holds all that is needed to go on or to use it.
 
     resume: go on from the last checkpoint of the folder, exactly as if the run had never stopped. Ctrl-C finishes the
-    update at hand and saves a checkpoint. The model stays on the device.
+    update at hand and saves a checkpoint. The model stays on the device. pretrained: its parameters are not those that
+    its seed makes, so they are saved before the first step as well.
 
     Raises ConfigError for a training spec that is wrong, or a model that does not fit the task; CheckpointError if the
     folder cannot be written, holds another run, or holds checkpoints and `resume` was not asked for; DivergedError when
@@ -63,7 +65,8 @@ def train(
     model.to(place).train()
     try:
         with private_chance(place):
-            outcome = _Session(model, model_spec, task, spec, folder, place).run(console)
+            session = _Session(model, model_spec, task, spec, folder, place)
+            outcome = session.run(console, save_first=pretrained and not resume)
     finally:
         model.train(was_training)
     plot_loss(folder.metrics, folder.plot)
@@ -93,7 +96,7 @@ class _Session:
         self._optimizer = spec.optimizer.build(model)
         self._position = self._load()
 
-    def run(self, console: Console | None) -> Outcome:
+    def run(self, console: Console | None, save_first: bool) -> Outcome:
         rewind(self._folder.metrics, self._position.step)
         with (
             MetricsLog(self._folder.metrics) as self._log,
@@ -101,6 +104,8 @@ class _Session:
             Interrupt() as self._interrupt,
         ):
             self._recorder = Recorder(self._log, self._display, self._position)
+            if save_first:
+                self._save()
             held_out = self._steps()
             if self._interrupt.asked:
                 self._save()

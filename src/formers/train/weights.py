@@ -40,10 +40,24 @@ def read_weights(path: Path, model: nn.Module, spec: Spec) -> None:
             require_equal(from_json(saved, str(path)), spec, f"{path} is of another model")
         wanted = unique_tensors(model)
         shapes = {name: tuple(file.get_slice(name).get_shape()) for name in file.keys()}  # noqa: SIM118
-        _require_shapes(path, shapes, {name: tuple(tensor.shape) for name, tensor in wanted.items()})
+        _require_shapes(str(path), shapes, _shapes(wanted))
         with torch.no_grad():
             for name, tensor in wanted.items():
                 tensor.copy_(file.get_tensor(name))
+
+
+def copy_weights(model: nn.Module, tensors: Mapping[str, Tensor], where: str) -> None:
+    """Fill a model with tensors by name, whatever spec they are of: its patterns may differ, its parameters may not.
+
+    where: what the tensors are of, for messages. Raises CheckpointError, the model unchanged, if anything does not fit.
+    """
+    wanted, names = unique_tensors(model), model.state_dict().keys()
+    _require_shapes(
+        where, _shapes({n: t for n, t in tensors.items() if n in wanted or n not in names}), _shapes(wanted)
+    )
+    with torch.no_grad():
+        for name, tensor in wanted.items():
+            tensor.copy_(tensors[name])
 
 
 def require_equal(saved: Any, given: Any, what: str) -> None:
@@ -74,7 +88,11 @@ def open_tensors(path: Path) -> Iterator[Any]:
         raise CheckpointError(f"{path} cannot be read: {error.strerror or 'there is no such file'}") from error
 
 
-def _require_shapes(path: Path, saved: Mapping[str, Any], wanted: Mapping[str, Any]) -> None:
+def _shapes(tensors: Mapping[str, Tensor]) -> dict[str, tuple[int, ...]]:
+    return {name: tuple(tensor.shape) for name, tensor in tensors.items()}
+
+
+def _require_shapes(where: str, saved: Mapping[str, Any], wanted: Mapping[str, Any]) -> None:
     problems = [f"{name} is missing" for name in wanted if name not in saved]
     problems += [f"{name} has no place in the model" for name in saved if name not in wanted]
     problems += [
@@ -84,4 +102,4 @@ def _require_shapes(path: Path, saved: Mapping[str, Any], wanted: Mapping[str, A
     ]
     if problems:
         rest = f" and {len(problems) - 8} more" if len(problems) > 8 else ""
-        raise CheckpointError(f"{path} does not fit the model: " + "; ".join(problems[:8]) + rest)
+        raise CheckpointError(f"{where} does not fit the model: " + "; ".join(problems[:8]) + rest)

@@ -8,12 +8,16 @@ import pytest
 import torch
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as some
-from small import DIM, LEARNED, ROLLING, SLOPES, VOCAB, awake
+from small import DIM, LEARNED, ROLLING, SLOPES, VOCAB, awake, decoder
 
-from formers import FormersError
+from formers import Attention, ByHead, Canvas, Causal, FormersError, Local2D, Strided
 from formers.native.engine.lower import lower, outline
 from formers.native.engine.program import Cache, Program
 from formers.native.engine.run import Engine
+
+# The ints of `attend` in ROLLING: before the patterns, and where those of its heads begin.
+HEADS, PLACES = (4, 2, 8, 8, 0, 32, 48), (11,) * 4
+GAPS = decoder(Attention(4, pattern=Causal() & ByHead((Strided(2), Local2D(Canvas(4, 4, 1, (2, 2)), 1, 1)))))
 
 NUMBERS = some.one_of(some.integers(-3, 70), some.sampled_from([2**31, -(2**31), 2**62, -(2**63), 2**63 - 1]))
 
@@ -44,11 +48,28 @@ def of_name(whole: Program, name: str) -> int:
         ("linear", {"ints": (0, 0, 0, 2**62)}, "rows of the matrix"),
         ("attend", {"caches": (0, 0)}, "^$|number of"),
         ("attend", {"ints": (4, 3, 8, 8, 0, 32, 48)}, "share key heads evenly"),
-        ("attend", {"ints": (4, 2, 8, 8, 0, 32, 49, 0, 5)}, "the values is 49"),
-        ("attend", {"ints": (4, 2, 8, 8, 0, 32, 48, 0)}, "ends within a word"),
-        ("attend", {"ints": (4, 2, 8, 8, 0, 32, 48, 2)}, "joins two"),
-        ("attend", {"ints": (4, 2, 8, 8, 0, 32, 48, 0, 6)}, "capacity of the rolling caches"),
-        ("attend", {"ints": (4, 2, 8, 8, 0, 32, 48)}, "looks back only so far"),
+        ("attend", {"ints": (*HEADS[:6], 49, *PLACES, 2, 0, 5)}, "the values is 49"),
+        ("attend", {"ints": HEADS}, "ints before the patterns"),
+        ("attend", {"ints": (*HEADS, 10, 11, 11, 11, 2, 0, 5)}, "place of a pattern is 10"),
+        ("attend", {"ints": (*HEADS, 11, 11, 11, 14, 2, 0, 5)}, "place of a pattern is 14"),
+        ("attend", {"ints": (*HEADS, 11, 11, 11, 12, 2, 0, 2**62)}, "size of a pattern is"),
+        ("attend", {"ints": (*HEADS, *PLACES, 3, 0, 5)}, "number of words of a pattern is 3"),
+        ("attend", {"ints": (*HEADS, *PLACES, 2, 10, 5)}, "a word of the pattern is 10"),
+        ("attend", {"ints": (*HEADS, *PLACES, 1, 0)}, "ends within a word"),
+        ("attend", {"ints": (*HEADS, *PLACES, 1, 8)}, "joins two"),
+        ("attend", {"ints": (*HEADS, *PLACES, 4, 0, 5, 0, 5)}, "nothing joins"),
+        ("attend", {"ints": (*HEADS, *PLACES, 4, 3, 5, 5, 1)}, "first of the cells is 5"),
+        ("attend", {"ints": (*HEADS, *PLACES, 4, 3, 5, 4, 2)}, "number of cells is 2"),
+        ("attend", {"ints": (*HEADS, *PLACES, 4, 6, 5, 4, 4)}, "blocks are shifted by is 4"),
+        ("attend", {"ints": (*HEADS, *PLACES, 4, 7, 5, 2**62, 0)}, "rows of a list"),
+        ("attend", {"ints": (*HEADS, *PLACES, 6, 7, 5, 1, 2, 0, 0)}, "begins again is 2"),
+        ("attend", {"ints": (*HEADS, *PLACES, 6, 7, 5, 1, 0, 1, 1)}, "first run of a list is 1"),
+        ("attend", {"ints": (*HEADS, *PLACES, 6, 7, 5, 1, 0, 0, 1)}, "runs of a row end is 1"),
+        ("attend", {"ints": (*HEADS, *PLACES, 8, 7, 5, 1, 0, 0, 1, 3, 3)}, "end of a run is 3"),
+        ("attend", {"ints": (*HEADS, *PLACES, 8, 7, 5, 1, 0, 0, 1, -1, 3)}, "first key of a run is -1"),
+        ("attend", {"ints": (*HEADS, *PLACES, 10, 7, 5, 1, 0, 0, 2, 0, 3, 2, 4)}, "first key of a run is 2"),
+        ("attend", {"ints": (*HEADS, *PLACES, 2, 0, 6)}, "capacity of the rolling caches"),
+        ("attend", {"ints": (*HEADS, *PLACES, 0)}, "look back only so far"),
         ("attend", {"name": "burn"}, "no operation 'burn'"),
     ],
 )
@@ -89,7 +110,7 @@ def test_a_program_that_does_not_fit_is_refused(fields: dict[str, Any]) -> None:
 @given(some.data())
 def test_no_change_of_a_program_crashes(data: some.DataObject) -> None:
     """One number of one operation is changed: the program is refused, or runs, to whatever end."""
-    whole = program(data.draw(some.sampled_from([ROLLING, LEARNED, SLOPES])))
+    whole = program(data.draw(some.sampled_from([ROLLING, LEARNED, SLOPES, GAPS])))
     place = data.draw(some.integers(0, len(whole.ops) - 1))
     field = data.draw(some.sampled_from(["reads", "writes", "ints", "matrices", "vectors", "caches"]))
     numbers = list(getattr(whole.ops[place], field))

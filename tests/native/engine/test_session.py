@@ -124,8 +124,6 @@ def test_writing_ends_with_a_stop_and_the_others_go_on() -> None:
     stop = whole[0][4]
     ended = [row[: row.index(stop) + 1] if stop in row else row for row in whole]
     assert session(ROLLING, 2).write([3, 9], [1, 0], count=12, stops=[stop, 10**9]) == ended
-    with pytest.raises(FormersError, match="cannot be written twice"):
-        session(ROLLING).write([3, 9], [0, 0], count=2)
 
 
 def test_logits_that_are_not_finite_end_the_writing_in_words() -> None:

@@ -4,11 +4,11 @@ import pytest
 import torch
 
 from formers import Attention, Blocks, Causal, Window
-from formers.attention.by_head import ByHead
-from formers.attention.dilated import Dilated
 from formers.attention.pattern import Pattern
-from formers.attention.seen_by_all import Global
-from formers.attention.strided import Strided, Summary
+from formers.attention.patterns.by_head import ByHead
+from formers.attention.patterns.dilated import Dilated
+from formers.attention.patterns.seen_by_all import Global
+from formers.attention.patterns.strided import Strided, Summary
 from formers.call import Call
 from formers.memory import PERIOD
 from formers.places import Places

@@ -10,7 +10,7 @@ from rich.console import Console
 from formers import Attention, SharedQK, claim
 from formers.attention.routing import Routing
 from formers.call import Call
-from formers.claim.at_random import RandomBlocks, RandomClusters
+from formers.claim.at_random import BlocksAtRandom, RandomClusters
 from formers.claim.cases.reformer import EVALUATED, Setting
 from formers.claim.cases.routing import moved
 from formers.places import Places
@@ -87,11 +87,11 @@ def seen_by(select: object, seed: int) -> torch.Tensor:
 
 
 def test_random_blocks_meet_their_own_and_one_earlier_block() -> None:
-    seen = seen_by(RandomBlocks(4, 1), seed=0)
+    seen = seen_by(BlocksAtRandom(4, 1), seed=0)
     blocks = seen.unflatten(1, (6, 4)).any(-1)
     assert torch.equal(seen, seen.tril())
     assert blocks.sum(1).tolist() == [1] * 4 + [2] * 20
-    assert not torch.equal(seen, seen_by(RandomBlocks(4, 1), seed=1))
+    assert not torch.equal(seen, seen_by(BlocksAtRandom(4, 1), seed=1))
 
 
 def test_random_clusters_split_the_tokens_whatever_these_are() -> None:

@@ -7,8 +7,9 @@ import torch
 from torch import Tensor
 
 from formers import ALiBi, Axial, DistanceAware, Rotary, Shaw, Sinusoidal, T5Buckets, TransformerXL
-from formers.attention.backends import Request, attend
+from formers.attention.backends import attend
 from formers.attention.pattern import Causal, Everything
+from formers.attention.request import Request
 from formers.places import Memo, Places, Spots
 from formers.position.core import Position, PositionLayer
 from formers.position.distance import alibi_slopes

@@ -83,8 +83,10 @@ def _save(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, Tensor]) -> N
 
 
 def _differentiate(ctx: Any, grad: Tensor | None, _: None) -> tuple[Any, ...]:
-    *saved, views = (*ctx.saved_tensors[:8], list(ctx.saved_tensors[8:]))
-    by = (None, None, None) if grad is None else _backward(grad, *saved, views, *ctx.plain)
+    saved, views = ctx.saved_tensors[:8], list(ctx.saved_tensors[8:])
+    by: tuple[Tensor | None, ...] = (None,) * 3
+    if grad is not None:
+        by = _backward(grad, *saved, views, *ctx.plain)
     return (*by, None, None, None, [None] * len(views), None, None, None, None)
 
 

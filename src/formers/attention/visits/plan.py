@@ -5,6 +5,7 @@ looked at pair by pair. So a plan is exact, and whoever runs it needs to know no
 """
 
 from functools import lru_cache
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -16,11 +17,13 @@ from formers.attention.visits.terms import Term, order_of, terms_of
 from formers.native.visits import BLOCK, View
 from formers.places import Spots
 
+PAIRS = 1 << 22  # of blocks that are bounded together: at a million tokens all of them would fill gigabytes
+ROWS = 64  # blocks of queries that are bounded together where all keys are near
 PIECE = 256  # partly seen blocks that are looked at together: some megabytes at a time
 HEAD = torch.zeros(1, 1, 1, dtype=torch.int64)  # patterns of one head do not ask for it
 
 
-@lru_cache(maxsize=64)
+@lru_cache(maxsize=512)  # twelve layers of twelve heads that each draw blocks of their own are 144
 def plan_run(pattern: Pattern, start: int, length: int, first: int, count: int) -> tuple[View, ...]:
     """The plan of `length` queries from position `start` on and `count` keys from `first` on, for one head's pattern."""
     at, to = (Spots(torch.arange(begin, begin + size), {}) for begin, size in ((start, length), (first, count)))
@@ -43,14 +46,12 @@ def _told(tokens: Tensor, blocks: Tensor) -> Tensor:
 
 
 def _view(term: Term, at: Spots, to: Spots) -> View:
-    rows, row_spans = _blocks(at, order_of(term.queries, at, queries=True), 1)
-    columns, column_spans = _blocks(to, order_of(term.keys, to, queries=False), 0)
-    touched = term.pattern.reaches(row_spans, column_spans) & ~row_spans.empty & ~column_spans.empty
-    whole = torch.as_tensor(term.pattern.covers(row_spans, column_spans)) & touched
-    if term.earlier is not None:
-        whole = whole & ~term.earlier.reaches(row_spans, column_spans)
-    block, visited = touched.nonzero(as_tuple=True)
-    partly = ~whole[block, visited]
+    rows, columns = (
+        _blocks(at, order_of(term.queries, at, queries=True)),
+        _blocks(to, order_of(term.keys, to, queries=False)),
+    )
+    block, visited, whole = _touched(term, _Side(at, rows), _Side(to, columns))
+    partly = ~whole
     mask = torch.full(block.shape, -1, dtype=torch.int32)
     masks, mask[partly] = _masks(term, at, to, rows[block[partly]], columns[visited[partly]])
     kept = mask > -2
@@ -60,12 +61,61 @@ def _view(term: Term, at: Spots, to: Spots) -> View:
     return View(rows.int(), columns.int(), first, visited.int(), mask, masks)
 
 
-def _blocks(spots: Spots, order: Tensor | None, axis: int) -> tuple[Tensor, BlockSpans]:
-    """The tokens of each block (N, 64), -1 behind the last, and what they span."""
+class _Side(NamedTuple):
+    """Places, and the tokens of their blocks (N, 64)."""
+
+    spots: Spots
+    blocks: Tensor
+
+    def spans(self, axis: int, part: slice = slice(None)) -> BlockSpans:
+        """What some of the blocks span."""
+        blocks = self.blocks[part]
+        return BlockSpans(_at(self.spots, blocks).each(lambda t: t[None]), (blocks >= 0)[None], axis)
+
+
+def _touched(term: Term, rows: _Side, columns: _Side) -> tuple[Tensor, Tensor, Tensor]:
+    """Pairs of blocks of which anything may be seen: the block of queries, that of keys, and whether all of it is."""
+    keys, found = columns.spans(0), []
+    step = ROWS if _is_band(term) else max(1, PAIRS // max(1, len(columns.blocks)))
+    for start in range(0, len(rows.blocks), step):
+        queries = rows.spans(1, slice(start, start + step))
+        near = _band(term, queries, keys)
+        block, visited, whole = _bounded(term, queries, columns.spans(0, near))
+        found.append((block + start, visited + near.start, whole))
+    block, visited, whole = (torch.cat(each) for each in zip(*found, strict=True))
+    return block, visited, whole
+
+
+def _bounded(term: Term, queries: BlockSpans, keys: BlockSpans) -> tuple[Tensor, Tensor, Tensor]:
+    touched = term.pattern.reaches(queries, keys) & ~queries.empty & ~keys.empty
+    whole = torch.as_tensor(term.pattern.covers(queries, keys)) & touched
+    if term.earlier is not None:
+        whole = whole & ~term.earlier.reaches(queries, keys)
+    block, visited = touched.nonzero(as_tuple=True)
+    return block, visited, whole[block, visited]
+
+
+def _is_band(term: Term) -> bool:
+    """Whether queries see none but keys near before them, and both are in order: then most blocks need no look at all."""
+    pattern = term.pattern
+    return term.queries is None and term.keys is None and pattern.causal and pattern.horizon is not None
+
+
+def _band(term: Term, queries: BlockSpans, keys: BlockSpans) -> slice:
+    """The blocks of keys that any of these queries may see."""
+    if not _is_band(term):
+        return slice(0, keys.lo.shape[1])
+    back = int(queries.lo.min()) - (term.pattern.horizon or 0)
+    first = torch.searchsorted(keys.hi[0], back, right=True)
+    last = torch.searchsorted(keys.lo[0], int(queries.hi.max()), right=True)
+    return slice(int(first), int(last))
+
+
+def _blocks(spots: Spots, order: Tensor | None) -> Tensor:
+    """The tokens of each block (N, 64), -1 behind the last."""
     length = len(spots.pos)
     tokens = torch.arange(length) if order is None else order.argsort(stable=True)
-    blocks = torch.nn.functional.pad(tokens, (0, -length % BLOCK), value=-1).view(-1, BLOCK)
-    return blocks, BlockSpans(_at(spots, blocks).each(lambda t: t[None]), (blocks >= 0)[None], axis)
+    return torch.nn.functional.pad(tokens, (0, -length % BLOCK), value=-1).view(-1, BLOCK)
 
 
 def _at(spots: Spots, tokens: Tensor) -> Spots:

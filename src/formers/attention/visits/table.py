@@ -5,6 +5,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from formers.attention.marks import asks_for_marks
 from formers.attention.pattern import Pattern
 from formers.attention.visits.plan import moved, plan_run, plan_spots
 from formers.native.visits import BLOCK, Table, View
@@ -24,27 +25,29 @@ class Visits(NamedTuple):
         return float(torch.tensor(counts, dtype=torch.float64)[self.table.which].mean())
 
 
+@torch.compiler.disable  # it looks at numbers, and a compiled model takes the plan as it comes
 def plan_visits(pattern: Pattern, at: Places, to: Places, heads: int) -> Visits:
     """The plans of so many heads for queries at `at` and keys at `to`."""
     kinds: dict[Pattern, int] = {}
     kind = [kinds.setdefault(pattern.at_head(head), len(kinds)) for head in range(heads)]
     begin, first = _start(at), _start(to)
-    if not pattern.by_marks and begin is not None and first is not None:
+    marked = bool(at.marks or to.marks) and asks_for_marks(pattern)
+    if not marked and begin is not None and first is not None:
         plans = [plan_run(each, begin, at.length, first, to.length) for each in kinds]
         return Visits(Table(plans, torch.tensor([kind]), _is_merged(plans, at.length)), to.real)
     plans, which = [], []
     for row in range(max(_rows(at), _rows(to))):
         which.append([len(plans) + number for number in kind])
-        plans += [_plan_row(each, at, to, row) for each in kinds]
+        plans += [_plan_row(each, at, to, row, marked=marked) for each in kinds]
     return Visits(Table(plans, torch.tensor(which), _is_merged(plans, at.length)), None)
 
 
-def _plan_row(pattern: Pattern, at: Places, to: Places, row: int) -> tuple[View, ...]:
+def _plan_row(pattern: Pattern, at: Places, to: Places, row: int, *, marked: bool) -> tuple[View, ...]:
     """Of the real tokens of one row."""
     (queries, q), (keys, k) = (_real(side, row) for side in (at, to))
     if not len(queries) or not len(keys):
         return ()
-    if not pattern.by_marks and _is_run(q.pos) and _is_run(k.pos):
+    if not marked and _is_run(q.pos) and _is_run(k.pos):
         views = plan_run(pattern, int(q.pos[0]), len(queries), int(k.pos[0]), len(keys))
     else:
         views = plan_spots(pattern, q, k)
@@ -53,10 +56,9 @@ def _plan_row(pattern: Pattern, at: Places, to: Places, row: int) -> tuple[View,
 
 def _real(places: Places, row: int) -> tuple[Tensor, Spots]:
     """The tokens of a row that are no padding, and where they stand."""
-    if places.real is None:
-        tokens = torch.arange(places.length)
-    else:
-        tokens = places.real[min(row, len(places.real) - 1)].nonzero()[:, 0]
+    tokens = torch.arange(places.length)
+    if places.real is not None:
+        tokens = tokens[places.real[min(row, len(places.real) - 1)]]
     return tokens, Spots.of(places, lambda t: t[min(row, len(t) - 1)][tokens])
 
 

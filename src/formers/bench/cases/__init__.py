@@ -1,11 +1,14 @@
 """The cases of `formers bench`: importing this package registers them."""
 
 from formers.bench.cases import (
+    attention,
+    attention_decode,
     beyond_memory,
     busy_core,
     content,
     decode,
     decode_dense,
+    decode_rivals,
     million,
     reversible,
     scaling,
@@ -14,11 +17,14 @@ from formers.bench.cases import (
 )
 
 __all__ = [
+    "attention",
+    "attention_decode",
     "beyond_memory",
     "busy_core",
     "content",
     "decode",
     "decode_dense",
+    "decode_rivals",
     "million",
     "reversible",
     "scaling",

@@ -7,7 +7,7 @@ from formers.attention.sinkhorn import SinkhornAttention
 from formers.bench.registry import CLAIMS
 from formers.bench.trial import Trial
 from formers.call import Layer
-from formers.claim.at_random import RandomBlocks
+from formers.claim.at_random import BlocksAtRandom
 from formers.claim.copy_task import TINY, Copier, Copying
 from formers.report.rows import Row, value_at_least
 
@@ -40,7 +40,7 @@ def attentions() -> dict[str, Layer]:
     """Two heads, whose queries meet two blocks each."""
     return {
         "own block and the one before": Attention(2, pattern=Causal() & Blocks(BLOCK, before=1)),
-        "own block and a random one": Attention(2, select=RandomBlocks(BLOCK, count=1)),
+        "own block and a random one": Attention(2, select=BlocksAtRandom(BLOCK, count=1)),
         "own block and a sorted one, 1 iteration": SinkhornAttention(2, block=BLOCK, iterations=1),
         "own block and a sorted one, 2 iterations": SinkhornAttention(2, block=BLOCK, iterations=2),
     }

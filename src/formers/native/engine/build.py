@@ -8,17 +8,20 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from formers.errors import NoRuleError
 from formers.native.engine.program import Cache, Op, Program, Source
 
-ACTIVATIONS = ("identity", "relu", "gelu", "gelu_tanh", "silu")  # in the order of `Activation` in source/activation.h
+# In the order of `Activation` in source/activation.h.
+ACTIVATIONS = ("identity", "relu", "gelu", "gelu_tanh", "silu", "gelu_sigmoid")
 NOTHING = 0  # the number of the vector that a part without a bias has
 
 
 class Builder:
-    """A program that is being put together. dtype: of the weights, 'fp32', 'bf16', 'int8' or 'int4'."""
+    """A program that is being put together. dtype: of the weights, 'fp32', 'bf16', 'int8' or 'int4'. length: positions that
+    there are at most; None: any number."""
 
-    def __init__(self, dtype: str) -> None:
-        self.dtype = dtype
+    def __init__(self, dtype: str, length: int | None = None) -> None:
+        self.dtype, self.length = dtype, length
         self._widths: list[int] = []
         self._free: dict[int, list[int]] = {}
         self._made: dict[Hashable, int] = {}
@@ -129,6 +132,13 @@ class Builder:
         return Program(name, spec, vocab, length, logits, *lists)
 
 
+def activation_number(name: str) -> int:
+    """How the engine calls an activation."""
+    if name not in ACTIVATIONS:
+        raise NoRuleError(f"the native engine has no rule for {name}, an activation")
+    return ACTIVATIONS.index(name)
+
+
 def linear(
     build: Builder, x: int, into: int, *layers: Any, activation: str = "identity", add: bool = False, first: int = 0
 ) -> None:
@@ -140,7 +150,7 @@ def linear(
         "linear",
         reads=[x],
         writes=[into],
-        ints=[add, ACTIVATIONS.index(activation), 0, first],
+        ints=[add, activation_number(activation), 0, first],
         matrices=[build.matrix(*(layer.weight for layer in layers))],
         vectors=[build.vector(*biases)],
     )

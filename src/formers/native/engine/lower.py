@@ -37,7 +37,9 @@ def outline(model: nn.Module, dtype: str = "fp32") -> Program:
     decoder: Any = model.target if type(model) is EncoderDecoderLayer else model
     if type(decoder) is not TokenLayer or not isinstance(decoder.spec, Decoder) or decoder.head is None:
         raise NoRuleError(f"the native engine decodes, and {type(model).__name__} is no decoder with a head")
-    build, spec = Builder(dtype), decoder.spec
+    spec = decoder.spec
+    # what a decoder may begin with, an encoder's output, has positions too
+    build = Builder(dtype, spec.max_length if decoder is model else None)
     with build.within("EmbeddingLayer"):
         x = _embed(decoder.embedding, build)
     for block in decoder.stack.blocks:

@@ -7,12 +7,12 @@ from torch import Tensor
 
 from formers.attention.cross import CrossAttentionLayer
 from formers.attention.layer import AttentionLayer
-from formers.attention.pattern import Blocks, Both, Causal, Either, Pattern, Window
 from formers.attention.project import DenseLayer
 from formers.attention.shared_qk import EPS, SharedQKLayer
 from formers.errors import NoRuleError
 from formers.memory import KeepAllRule
 from formers.native.engine.build import NOTHING, Builder, linear
+from formers.native.engine.lower_patterns import pattern_ints
 from formers.native.engine.rules import (
     Heads,
     Slice,
@@ -27,7 +27,7 @@ from formers.position.distance import ALiBiLayer, T5BucketsLayer
 from formers.position.rotary import RotaryLayer
 from formers.position.self_last import SelfLastLayer
 
-WINDOW, BLOCKS, BOTH, EITHER = range(4)  # words of source/pattern.h
+PATTERNS_AT = 7  # where they begin in the ints of `attend`
 
 
 class Order(NamedTuple):
@@ -47,11 +47,11 @@ def _(layer: AttentionLayer, build: Builder, x: int, into: int, add: bool) -> No
         )
     if type(layer.memory) is not KeepAllRule:
         raise NoRuleError(f"the native engine has no rule for {type(layer.memory).__name__}, a memory")
-    pattern = _words(layer.pattern)
     heads, kv_heads = layer.spec.heads, layer.spec.kv_heads or layer.spec.heads
     width: int = layer.projection.head_dim  # type: ignore[assignment]
     made: Heads = projection_rule.apply(layer.projection, build, x)
     order: Order = order_rule.apply(layer.position, build, made, heads, kv_heads)
+    patterns = pattern_ints(layer.pattern, heads, PATTERNS_AT, build.length)
     horizon = layer.pattern.horizon
     keep = "growing" if horizon is None else "rolling"
     caches = build.keys_and_values(keep, heads=kv_heads, capacity=horizon or 0, width=width)
@@ -60,7 +60,7 @@ def _(layer: AttentionLayer, build: Builder, x: int, into: int, add: bool) -> No
         "attend",
         reads=[part.register for part in made],
         writes=[out],
-        ints=[heads, kv_heads, width, width, *(part.first for part in made), *pattern],
+        ints=[heads, kv_heads, width, width, *(part.first for part in made), *patterns],
         floats=[layer.scale, order.charge],
         vectors=[order.slopes, order.biases],
         caches=caches,
@@ -84,47 +84,6 @@ def _(layer: CrossAttentionLayer, build: Builder, x: int, into: int, add: bool) 
     build.release(q.register)
     output_rule.apply(layer.projection, build, out, into, add)
     build.release(out)
-
-
-def _words(pattern: Pattern) -> list[int]:
-    """A pattern under which the keys that a query sees end with its own and have no gap, as in source/pattern.h."""
-    found = _causal(pattern)
-    if found is None:
-        raise NoRuleError(f"the native engine has no rule for the pattern {pattern!r}")
-    return found
-
-
-def _causal(pattern: Pattern) -> list[int] | None:
-    if type(pattern) is Causal:
-        return []
-    if type(pattern) is Both:
-        left, right = (_causal(side) for side in (pattern.left, pattern.right))
-        if left is not None and right is not None:
-            return [*left, *right, BOTH] if left and right else left or right
-        causal, other = (left, pattern.right) if left is not None else (right, pattern.left)
-        back = None if causal is None else _back(other)
-        if causal is None or back is None:
-            return None
-        return [*causal, *back, BOTH] if causal else back
-    if type(pattern) is Either:
-        left, right = (_causal(side) for side in (pattern.left, pattern.right))
-        if left is None or right is None:
-            return None
-        return [*left, *right, EITHER] if left and right else []
-    return None
-
-
-def _back(pattern: Pattern) -> list[int] | None:
-    """What a pattern that may look ahead too shows of the keys up to the query's own."""
-    if type(pattern) is Window:
-        return [WINDOW, pattern.size]
-    if type(pattern) is Blocks:
-        return [BLOCKS, pattern.size, pattern.before]
-    if type(pattern) in (Both, Either):
-        left, right = _back(pattern.left), _back(pattern.right)  # type: ignore[attr-defined]
-        if left is not None and right is not None:
-            return [*left, *right, BOTH if type(pattern) is Both else EITHER]
-    return None
 
 
 @order_rule(PositionLayer)

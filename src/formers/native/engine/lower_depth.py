@@ -10,9 +10,10 @@ from formers.block import BlockLayer
 from formers.errors import NoRuleError
 from formers.feedforward import GLULayer, MLPLayer
 from formers.linear import LinearLayer
-from formers.native.engine.build import ACTIVATIONS, Builder, linear
+from formers.native.engine.build import Builder, activation_number, linear
 from formers.native.engine.rules import block_rule, norm_rule, sublayer_rule
 from formers.parallel import ParallelLayer
+from formers.recomputed import RecomputedLayer
 from formers.residual import PostNormRule, PreNormRule
 from formers.reversible.spec import Reversible, ReversibleLayer
 
@@ -77,6 +78,13 @@ def halves(block: BlockLayer, last_swap: bool) -> Iterator[tuple[nn.Module, nn.M
         yield norm, layer, number < last or last_swap
 
 
+@block_rule(RecomputedLayer)
+def _(stack: RecomputedLayer, build: Builder, x: int) -> int:
+    for block in stack.blocks:
+        x = block_rule.apply(block, build, x)
+    return x
+
+
 @block_rule(AfterEncoderLayer)
 def _(layer: AfterEncoderLayer, build: Builder, x: int) -> int:
     y = build.register(layer.streams * build.width(x))
@@ -119,6 +127,6 @@ def _(layer: MLPLayer, build: Builder, x: int, into: int, add: bool) -> None:
 def _(layer: GLULayer, build: Builder, x: int, into: int, add: bool) -> None:
     both, hidden = build.register(2 * layer.spec.hidden), build.register(layer.spec.hidden)
     linear(build, x, both, layer.gate, layer.up)
-    build.op("gate", reads=[both], writes=[hidden], ints=[ACTIVATIONS.index(layer.spec.activation)])
+    build.op("gate", reads=[both], writes=[hidden], ints=[activation_number(layer.spec.activation)])
     linear(build, hidden, into, layer.down, add=add)
     build.release(both, hidden)

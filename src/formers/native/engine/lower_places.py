@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -9,7 +10,8 @@ from torch import Tensor
 from formers.native.engine.build import Builder
 from formers.native.engine.rules import place_rule
 from formers.places import Places
-from formers.position.absolute import AbsoluteLayer, AxialLayer, LearnedLayer, SinusoidalLayer
+from formers.position.absolute import AbsoluteLayer, AxialLayer, AxialSumLayer, LearnedLayer, SinusoidalLayer
+from formers.position.coordinates import CoordinatesLayer
 from formers.position.fixed_base import FixedBaseLayer
 from formers.position.tables import LearnedLowRankLayer, LearnedSinusoidalLayer
 from formers.position.time_bin import TimeBinLayer
@@ -24,6 +26,17 @@ def _(position: AbsoluteLayer, build: Builder, x: int) -> None:
 def _(position: LearnedLowRankLayer, build: Builder, x: int) -> None:
     every = Places.run(0, position.table.num_embeddings, position.table.weight.device)
     _tables([position.vectors(every, torch.float32)[0]], build, x)
+
+
+@place_rule(CoordinatesLayer)
+def _(position: CoordinatesLayer, build: Builder, x: int) -> None:
+    _tables([position.vectors(Places.run(0, position.canvas.length), torch.float32)[0]], build, x)
+
+
+@place_rule(AxialSumLayer)
+def _(position: AxialSumLayer, build: Builder, x: int) -> None:
+    device: Any = position.tables[0].weight.device
+    _tables([position.vectors(Places.run(0, position.spec.max_length, device), torch.float32)[0]], build, x)
 
 
 @place_rule(FixedBaseLayer)

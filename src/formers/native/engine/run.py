@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
@@ -12,6 +12,9 @@ from formers.native.engine.library import engine, fastest
 from formers.native.engine.profile import Spent, spent_by
 from formers.native.engine.program import Program
 from formers.native.engine.weights import TYPES, Packed
+
+if TYPE_CHECKING:
+    from formers.decode.sampling import Sampling
 
 Numbers = Sequence[int] | np.ndarray
 KEEPS = ("fixed", "growing", "rolling", "given")  # in the order of `Keep` in source/op.h
@@ -86,13 +89,33 @@ class Session:
         return logits
 
     def write(
-        self, tokens: Numbers, streams: Numbers | None = None, *, count: int, stops: Sequence[int] = ()
+        self,
+        tokens: Numbers,
+        streams: Numbers | None = None,
+        *,
+        count: int,
+        stops: Sequence[int] = (),
+        sampling: "Sampling | None" = None,
+        seeds: Sequence[int] = (),
+        drawn: int = 0,
     ) -> list[list[int]]:
-        """Write the likeliest tokens behind streams, whose last tokens are given and have not been read: `count` for
-        each, or up to and with the first of `stops`. The last token that a stream gets has not been read either."""
+        """Read tokens as `step` does, and write `count` more behind each of their streams, or up to and with the first of
+        `stops`: a list for each stream, in the order in which they stand there. The last one has not been read.
+
+        sampling: how they are chosen; None: always the likeliest. What it asks of earlier tokens, it asks of all that a
+        stream has read. seeds: one for each stream; its first token is drawn by number `drawn` of its seed.
+        """
         of = np.arange(len(tokens)) if streams is None else streams
         with _in_words():
-            written: list[list[int]] = self._native.write(_whole(tokens), _whole(of), count, list(stops))
+            written: list[list[int]] = self._native.write(
+                _whole(tokens),
+                _whole(of),
+                count=count,
+                stops=list(stops),
+                sampling=_numbers(sampling),
+                seeds=list(seeds),
+                drawn=drawn,
+            )
         return written
 
     def give(self, cache: int, stream: int, data: np.ndarray) -> None:
@@ -133,6 +156,14 @@ class Session:
         """The memory of all that the streams keep."""
         count: int = self._native.cache_bytes()
         return count
+
+
+def _numbers(sampling: "Sampling | None") -> tuple[float, int, float, float, float]:
+    """In the order of `Sampling` in source/sampling.h; what is left out is the number that changes nothing."""
+    if sampling is None:
+        return 0.0, 0, 1.0, 0.0, 1.0
+    top_p = 1.0 if sampling.top_p is None else sampling.top_p
+    return sampling.temperature, sampling.top_k or 0, top_p, sampling.min_p or 0.0, sampling.repetition_penalty
 
 
 def _whole(numbers: Numbers) -> np.ndarray:

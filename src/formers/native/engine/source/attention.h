@@ -2,6 +2,7 @@
 // maximum and sum, and the output scaled to it. Each tile asks for the one behind it, so that short runs of keys, head by
 // head, come from memory as one.
 #pragma once
+#include "pattern.h"
 #include "wide.h"
 
 namespace {
@@ -9,11 +10,11 @@ namespace {
 constexpr int64_t KEYS = 64, TOGETHER = 8;  // keys in a tile; query heads that read it together
 constexpr int64_t AT_A_TIME = 4;            // keys whose scores are summed side by side
 
-// What one key head keeps. Key i stands at `first` + i, goes round, and its distance to the query is `distance` - i.
+// What one key head keeps in `capacity` slots, and where the next head's are.
 template <class Numbers>
 struct Met {
-    Numbers k, v;
-    int64_t first, capacity, count, distance;
+    Numbers k, v, next_k, next_v;
+    int64_t capacity;
 };
 
 struct Scored {
@@ -22,11 +23,25 @@ struct Scored {
     float scale, charge;
 };
 
-// A run of slots, and the one that will be read behind it.
-template <class Numbers>
+// Where the keys of a tile are: key i in `slot`, and `back` from the query. Side by side, or anywhere.
+struct Beside {
+    int64_t first, distance;
+    ALWAYS_INLINE int64_t slot(int64_t i) const { return first + i; }
+    ALWAYS_INLINE int64_t back(int64_t i) const { return distance - i; }
+};
+
+struct Apart {
+    const int64_t *slots, *distances;
+    ALWAYS_INLINE int64_t slot(int64_t i) const { return slots[i]; }
+    ALWAYS_INLINE int64_t back(int64_t i) const { return distances[i]; }
+};
+
+// Some keys, and those that will be read behind them.
+template <class Numbers, class Where>
 struct Tile {
     Numbers k, v, next_k, next_v;
-    int64_t count, distance;
+    int64_t count;
+    Where now, next;
 };
 
 template <class Numbers>
@@ -34,67 +49,72 @@ ALWAYS_INLINE void ask_for(Numbers numbers, int64_t count) {
     for (int64_t i = 0; i < count; i += 64 / int64_t(sizeof *numbers)) __builtin_prefetch(numbers + i);
 }
 
-template <int keys, class Numbers>
-ALWAYS_INLINE void score_some(const float* q, Numbers k, int64_t width, float scale, float* scores) {
+template <int keys, class Tile>
+ALWAYS_INLINE void score_some(const Scored& s, const float* q, const Tile& tile, int64_t first, float* scores) {
+    decltype(tile.k) k[keys];
+    for (int j = 0; j < keys; j++) k[j] = tile.k + tile.now.slot(first + j) * s.width;
     Wide sums[keys] = {};
     int64_t i = 0;
-    for (; i + WIDE <= width; i += WIDE) {
+    for (; i + WIDE <= s.width; i += WIDE) {
         const Wide mine = load_wide(q + i);
-        for (int j = 0; j < keys; j++) sums[j] += mine * load_wide(k + j * width + i);
+        for (int j = 0; j < keys; j++) sums[j] += mine * load_wide(k[j] + i);
     }
     for (int j = 0; j < keys; j++) {
         float sum = sum_of(sums[j]);
-        for (int64_t rest = i; rest < width; rest++) sum += q[rest] * number_of(k[j * width + rest]);
-        scores[j] = sum * scale;
+        for (int64_t rest = i; rest < s.width; rest++) sum += q[rest] * number_of(k[j][rest]);
+        scores[first + j] = sum * s.scale;
     }
 }
 
-template <class Numbers>
-ALWAYS_INLINE void score(const Scored& s, const float* q, const Tile<Numbers>& tile, bool ask, float* scores) {
+template <class Tile>
+ALWAYS_INLINE void score(const Scored& s, const float* q, const Tile& tile, bool ask, float* scores) {
     int64_t i = 0;
     for (; i + AT_A_TIME <= tile.count; i += AT_A_TIME) {
-        if (ask) ask_for(tile.next_k + i * s.width, AT_A_TIME * s.width);
-        score_some<AT_A_TIME>(q, tile.k + i * s.width, s.width, s.scale, scores + i);
+        if (ask)
+            for (int64_t j = i; j < i + AT_A_TIME; j++) ask_for(tile.next_k + tile.next.slot(j) * s.width, s.width);
+        score_some<AT_A_TIME>(s, q, tile, i, scores);
     }
-    for (; i < tile.count; i++) score_some<1>(q, tile.k + i * s.width, s.width, s.scale, scores + i);
+    for (; i < tile.count; i++) score_some<1>(s, q, tile, i, scores);
 }
 
 // y += the sum of weights[i] * v[i]: from `column` on, as many columns as make whole runs of `vectors` vectors.
-template <int vectors, class Numbers>
-ALWAYS_INLINE void add_columns(const float* weights, const Tile<Numbers>& tile, int64_t width, bool ask, int64_t& column,
-                               float* y) {
+template <int vectors, class Tile>
+ALWAYS_INLINE void add_columns(const float* weights, const Tile& tile, int64_t width, bool ask, int64_t& column, float* y) {
     for (; column + vectors * WIDE <= width; column += vectors * WIDE) {
-        const Numbers v = tile.v + column, next = tile.next_v + column;
+        const auto v = tile.v + column, next = tile.next_v + column;
         Wide sums[vectors];
         for (int c = 0; c < vectors; c++) sums[c] = load_wide(y + column + c * WIDE);
         for (int64_t i = 0; i < tile.count; i++) {
-            if (ask) ask_for(next + i * width, vectors * WIDE);
-            for (int c = 0; c < vectors; c++) sums[c] += weights[i] * load_wide(v + i * width + c * WIDE);
+            if (ask) ask_for(next + tile.next.slot(i) * width, vectors * WIDE);
+            const auto mine = v + tile.now.slot(i) * width;
+            for (int c = 0; c < vectors; c++) sums[c] += weights[i] * load_wide(mine + c * WIDE);
         }
         for (int c = 0; c < vectors; c++) store_wide(y + column + c * WIDE, sums[c]);
     }
 }
 
-template <class Numbers>
-ALWAYS_INLINE void add_values(const float* weights, const Tile<Numbers>& tile, int64_t width, bool ask, float* y) {
+template <class Tile>
+ALWAYS_INLINE void add_values(const float* weights, const Tile& tile, int64_t width, bool ask, float* y) {
     int64_t column = 0;
     add_columns<8>(weights, tile, width, ask, column, y);
     add_columns<4>(weights, tile, width, ask, column, y);
     add_columns<1>(weights, tile, width, ask, column, y);
     for (; column < width; column++)
-        for (int64_t i = 0; i < tile.count; i++) y[column] += weights[i] * number_of(tile.v[i * width + column]);
+        for (int64_t i = 0; i < tile.count; i++)
+            y[column] += weights[i] * number_of(tile.v[tile.now.slot(i) * width + column]);
 }
 
-// Added to the score of a pair by its distance.
-void add_bias(const Scored& s, int64_t head, int64_t distance, float* scores, int64_t count) {
+// Added to the score of a pair by its distance. A query's own key is the last of all.
+template <class Where>
+void add_bias(const Scored& s, int64_t head, const Where& where, float* scores, int64_t count) {
     const Vector &slopes = s.op.vectors[0], &table = s.op.vectors[1];
     if (slopes.size)
-        for (int64_t i = 0; i < count; i++) scores[i] -= slopes.data[head] * float(distance - i);
+        for (int64_t i = 0; i < count; i++) scores[i] -= slopes.data[head] * float(where.back(i));
     if (table.size) {
         const int64_t known = table.size / s.op.ints[0];
-        for (int64_t i = 0; i < count; i++) scores[i] += table.data[head * known + least(distance - i, known - 1)];
+        for (int64_t i = 0; i < count; i++) scores[i] += table.data[head * known + least(where.back(i), known - 1)];
     }
-    if (s.charge != 0 && distance < count) scores[distance] += s.charge;
+    if (s.charge != 0 && where.back(count - 1) == 0) scores[count - 1] += s.charge;
 }
 
 struct Running {
@@ -102,13 +122,12 @@ struct Running {
 };
 
 // Adds a tile to the outputs of `heads` query heads, of which the first asks for the next.
-template <class Numbers>
-void add_tile(const Scored& s, const float* q, int64_t head, int64_t heads, const Tile<Numbers>& tile, Running& running,
-              float* out) {
+template <class Tile>
+void add_tile(const Scored& s, const float* q, int64_t head, int64_t heads, const Tile& tile, Running& running, float* out) {
     alignas(64) float scores[KEYS];
     for (int64_t h = 0; h < heads; h++) {
         score(s, q + h * s.width, tile, h == 0, scores);
-        add_bias(s, head + h, tile.distance, scores, tile.count);
+        add_bias(s, head + h, tile.now, scores, tile.count);
         for (int64_t i = tile.count; i % WIDE; i++) scores[i] = -__builtin_inff();
         const float top = most(running.top[h], largest_of(scores, tile.count));
         const float before = exponential(Wide{} + (running.top[h] - top))[0];
@@ -126,22 +145,62 @@ void add_tile(const Scored& s, const float* q, int64_t head, int64_t heads, cons
     }
 }
 
-template <class Numbers>
-void attend(const Scored& s, const Met<Numbers>& met, const float* q, int64_t head, int64_t heads, float* out) {
+// Keys side by side: the first in slot `at.first`, and behind the last slot the first one follows.
+template <class Numbers, class Work>
+void for_tiles(const Met<Numbers>& met, Beside at, int64_t count, const Work& work) {
+    while (count > 0) {
+        const int64_t some = least(KEYS, least(count, met.capacity - at.first));
+        const Beside next = {at.first + some == met.capacity ? 0 : at.first + some, at.distance - some};
+        if (some < count)
+            work(Tile<Numbers, Beside>{met.k, met.v, met.k, met.v, some, at, next});
+        else
+            work(Tile<Numbers, Beside>{met.k, met.v, met.next_k, met.next_v, some, at, at});
+        at = next, count -= some;
+    }
+}
+
+// The keys that a pattern shows, some at a time.
+struct Gathered {
+    int64_t count, slots[KEYS], distances[KEYS];
+
+    Apart where() const { return {slots, distances}; }
+
+    // Takes keys from `run` on, and leaves there what comes behind them.
+    void take(const List<int64_t>& pattern, int64_t query, int64_t capacity, SeenRun& run) {
+        count = 0;
+        while (count < KEYS && run.first < run.end) {
+            int64_t slot = run.first < capacity ? run.first : run.first % capacity;
+            for (; count < KEYS && run.first < run.end; run.first++, count++) {
+                slots[count] = slot, distances[count] = query - run.first;
+                slot = slot + 1 == capacity ? 0 : slot + 1;
+            }
+            if (run.first == run.end) run = next_run(pattern, query, run.end);
+        }
+    }
+};
+
+template <class Numbers, class Work>
+void for_tiles(const Met<Numbers>& met, const List<int64_t>& pattern, int64_t query, SeenRun run, const Work& work) {
+    Gathered all[2] = {};
+    all[0].take(pattern, query, met.capacity, run);
+    for (int64_t i = 0; all[i % 2].count > 0; i++) {
+        const Gathered& now = all[i % 2];
+        Gathered& next = all[(i + 1) % 2];
+        next.take(pattern, query, met.capacity, run);
+        if (next.count)
+            work(Tile<Numbers, Apart>{met.k, met.v, met.k, met.v, now.count, now.where(), next.where()});
+        else
+            work(Tile<Numbers, Apart>{met.k, met.v, met.next_k, met.next_v, now.count, now.where(), now.where()});
+    }
+}
+
+// tiles(work): calls work with each tile of the keys that the heads meet.
+template <class Tiles>
+void attend(const Scored& s, const Tiles& tiles, const float* q, int64_t head, int64_t heads, float* out) {
     Running running;
     for (int64_t h = 0; h < heads; h++) running.top[h] = -__builtin_inff(), running.total[h] = 0;
     for (int64_t i = 0; i < heads * s.value_width; i++) out[i] = 0;
-    const auto k = [&](int64_t slot) { return met.k + slot * s.width; };
-    const auto v = [&](int64_t slot) { return met.v + slot * s.value_width; };
-    int64_t slot = met.first;
-    for (int64_t i = 0; i < met.count;) {
-        const int64_t count = least(KEYS, least(met.count - i, met.capacity - slot));
-        int64_t next = slot + count == met.capacity ? 0 : slot + count;
-        if (i + count == met.count) next = met.capacity + met.first;  // of the next head
-        const Tile<Numbers> tile = {k(slot), v(slot), k(next), v(next), count, met.distance - i};
-        add_tile(s, q, head, heads, tile, running, out);
-        i += count, slot = next;
-    }
+    tiles([&](const auto& tile) { add_tile(s, q, head, heads, tile, running, out); });
     for (int64_t h = 0; h < heads; h++)
         scale_run(out + h * s.value_width, running.total[h] > 0 ? 1.0f / running.total[h] : 0.0f, s.value_width);
 }

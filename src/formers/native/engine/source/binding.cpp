@@ -6,6 +6,7 @@
 
 #include "bandwidth.h"
 #include "cpu.h"
+#include "philox.h"
 #include "session.h"
 
 namespace py = pybind11;
@@ -118,22 +119,20 @@ Array<float> step(Writing& held, const Ints& tokens, const Ints& streams, const 
     return logits;
 }
 
+using GivenSampling = std::tuple<float, int64_t, float, float, float>;  // in the order of `Sampling`
+
 std::vector<std::vector<int64_t>> write_on(Writing& held, const Ints& tokens, const Ints& streams, int64_t count,
-                                        const std::vector<int64_t>& stops) {
+                                           const std::vector<int64_t>& stops, const GivenSampling& sampling,
+                                           const std::vector<uint64_t>& seeds, int64_t drawn) {
     constexpr int64_t MOST = 1 << 20;
     const int64_t rows = rows_of(tokens, streams);
     if (count < 1 || count > MOST)
         throw std::invalid_argument("1 to 1048576 tokens can be written, not " + std::to_string(count));
     const std::vector<int64_t> t(tokens.data(), tokens.data() + rows), s(streams.data(), streams.data() + rows);
-    std::vector<int64_t> written(size_t(rows * count)), lengths(static_cast<size_t>(rows));
-    {
-        const py::gil_scoped_release release;
-        held.session->write(t.data(), s.data(), rows, count, stops, written.data(), lengths.data());
-    }
-    std::vector<std::vector<int64_t>> found;
-    for (int64_t i = 0; i < rows; i++)
-        found.emplace_back(written.begin() + i * count, written.begin() + i * count + lengths[i]);
-    return found;
+    const auto& [temperature, top_k, top_p, min_p, penalty] = sampling;
+    const py::gil_scoped_release release;
+    return held.session->write(t.data(), s.data(), rows, count, stops, {temperature, top_k, top_p, min_p, penalty},
+                               {seeds, drawn});
 }
 
 void give(Writing& held, int64_t cache, int64_t stream, const Array<float>& data) {
@@ -169,6 +168,7 @@ PYBIND11_MODULE(_engine, module) {
     module.def("fastest", [] { return std::string(fastest()); });
     module.def("runs_here", [](const std::string& kernel) { return runs_here(kernel.c_str()); });
     module.def("bandwidth", &measured);
+    module.def("uniform", [](uint64_t seed, uint64_t place) { return uniform(seed, place); });
     py::class_<Held>(module, "Program")
         .def(py::init(&make_program), py::kw_only(), py::arg("vocab"), py::arg("length"), py::arg("logits"),
              py::arg("widths"), py::arg("caches"), py::arg("ops"), py::arg("matrices"), py::arg("vectors"));
@@ -176,7 +176,8 @@ PYBIND11_MODULE(_engine, module) {
         .def(py::init(&make_session), py::arg("program"), py::kw_only(), py::arg("kernel"), py::arg("threads"),
              py::arg("streams"), py::arg("room"))
         .def("step", &step)
-        .def("write", &write_on)
+        .def("write", &write_on, py::arg("tokens"), py::arg("streams"), py::kw_only(), py::arg("count"), py::arg("stops"),
+             py::arg("sampling"), py::arg("seeds"), py::arg("drawn"))
         .def("give", &give)
         .def("precede", &precede)
         .def("reset", [](Writing& held, int64_t stream) { held.session->reset(stream); })

@@ -4,6 +4,7 @@
 #include "ops_attention.h"
 #include "ops_dense.h"
 #include "ops_sparse.h"
+#include "weigh.h"
 
 namespace {
 
@@ -16,4 +17,4 @@ constexpr Run RUNS[] = {OPS(RUN_OF)};
 #define TEXT(x) TEXT_OF(x)
 
 extern "C" const Kernel KERNEL;
-extern "C" const Kernel KERNEL = {TEXT(KERNEL), RUNS};
+extern "C" const Kernel KERNEL = {TEXT(KERNEL), RUNS, weigh};

@@ -92,4 +92,5 @@ using Run = void (*)(const Op&, Step&);
 struct Kernel {
     const char* name;
     const Run* runs;  // by code, in the order of list.h
+    void (*weigh)(float* logits, int64_t count, float top, float temperature);  // see weigh.h
 };

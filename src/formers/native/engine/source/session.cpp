@@ -1,6 +1,7 @@
 #include "session.h"
 
 #include "halves.h"
+#include "philox.h"
 
 #include <chrono>
 #include <cmath>
@@ -20,28 +21,6 @@ double timed(const Work& work) {
     const auto before = std::chrono::steady_clock::now();
     work();
     return std::chrono::duration<double>(std::chrono::steady_clock::now() - before).count();
-}
-
-// The place of the largest of the logits, the first of equals. Sixteen at a time, so that the compiler can use vectors.
-int64_t likeliest(const float* logits, int64_t count) {
-    constexpr int64_t LANES = 16;
-    float top[LANES];
-    int32_t at[LANES];
-    for (int64_t j = 0; j < LANES; j++) top[j] = -INFINITY, at[j] = 0;
-    int64_t i = 0;
-    for (; i + LANES <= count; i += LANES)
-        for (int64_t j = 0; j < LANES; j++) {
-            const bool more = logits[i + j] > top[j];
-            top[j] = more ? logits[i + j] : top[j];
-            at[j] = more ? int32_t(i + j) : at[j];
-        }
-    for (int64_t j = 0; i + j < count; j++)
-        if (logits[i + j] > top[j]) top[j] = logits[i + j], at[j] = int32_t(i + j);
-    int64_t best = 0;
-    for (int64_t j = 1; j < LANES; j++)
-        if (top[j] > top[best] || (top[j] == top[best] && at[j] < at[best])) best = j;
-    if (!std::isfinite(top[best])) refuse("the logits are not finite, so no token can be chosen");
-    return at[best];
 }
 
 }  // namespace
@@ -70,7 +49,7 @@ Session::Session(std::shared_ptr<const Program> program, const Kernel* kernel, i
     }
     const size_t all = program_->shapes().caches.size() * size_t(streams);
     slots_.resize(all), memory_.resize(all), bytes_.resize(all);
-    lengths_.resize(size_t(streams)), ahead_.resize(size_t(streams));
+    lengths_.resize(size_t(streams)), ahead_.resize(size_t(streams)), seen_.resize(size_t(streams));
 }
 
 void Session::check_stream(int64_t stream) const {
@@ -108,7 +87,7 @@ void Session::reset(int64_t stream) {
         const size_t i = cache * lengths_.size() + stream;
         memory_[i] = Memory(), slots_[i] = {}, bytes_[i] = 0;
     }
-    lengths_[stream] = ahead_[stream] = 0;
+    lengths_[stream] = ahead_[stream] = 0, seen_[stream].clear();
 }
 
 void Session::give(int64_t cache, int64_t stream, const float* data, int64_t slots) {
@@ -234,6 +213,16 @@ void Session::run(const int64_t* tokens, const int64_t* streams, int64_t count, 
     for (size_t i = 0; i < wanted.size(); i++)
         std::memcpy(logits + int64_t(i) * vocab, made.data + int64_t(i) * made.stride, size_t(vocab) * sizeof(float));
     for (int64_t i = 0; i < count; i++) lengths_[streams[i]]++;
+    if (tokens) note(tokens, streams, count);
+}
+
+// Keeps in mind which tokens a stream has read: a repetition penalty falls on them.
+void Session::note(const int64_t* tokens, const int64_t* streams, int64_t count) {
+    for (int64_t i = 0; i < count; i++) {
+        Tokens& seen = seen_[streams[i]];
+        seen.resize(size_t(up_to(program_->shapes().vocab, 64) / 64));
+        seen[size_t(tokens[i]) / 64] |= uint64_t(1) << (tokens[i] % 64);
+    }
 }
 
 void Session::read(const int64_t* tokens, const int64_t* streams, const bool* wanted, int64_t count, float* logits) {
@@ -269,30 +258,44 @@ void Session::step(const int64_t* tokens, const int64_t* streams, const bool* wa
     read(tokens, streams, wanted, count, logits);
 }
 
-void Session::write(const int64_t* tokens, const int64_t* streams, int64_t many, int64_t count,
-                    const std::vector<int64_t>& stops, int64_t* written, int64_t* lengths) {
+std::vector<std::vector<int64_t>> Session::write(const int64_t* tokens, const int64_t* streams, int64_t many,
+                                                 int64_t count, const std::vector<int64_t>& stops, const Sampling& how,
+                                                 const Chances& chances) {
     const std::lock_guard<std::mutex> lock(busy_);
     check_call(tokens, streams, many);
-    const int64_t vocab = program_->shapes().vocab;
-    Rows live, last, of;
-    for (int64_t i = 0; i < many; i++) {
-        check_room(streams[i], count);
-        if (i && streams[i] == streams[i - 1])
-            refuse("stream " + text(streams[i]) + " cannot be written twice at once");
-        live.push_back(i), last.push_back(tokens[i]), of.push_back(streams[i]), lengths[i] = 0;
+    Rows of, places;  // the streams that are written, and where each stands among them
+    const std::unique_ptr<bool[]> ends(new bool[size_t(many)]);
+    for (int64_t i = 0, first = 0; i < many; i++) {
+        ends[i] = i + 1 == many || streams[i + 1] != streams[i];
+        if (!ends[i]) continue;
+        check_room(streams[i], i - first + count);
+        places.push_back(int64_t(of.size())), of.push_back(streams[i]), first = i + 1;
     }
-    const Memory logits(many * vocab * int64_t(sizeof(float)));
-    const std::unique_ptr<bool[]> all(new bool[size_t(many)]);
-    std::fill(all.get(), all.get() + many, true);
-    for (int64_t n = 0; n < count && !live.empty(); n++) {
-        read(last.data(), of.data(), all.get(), int64_t(live.size()), logits.floats());
+    if (const char* problem = how.problem()) refuse(problem);
+    if (how.temperature > 0 && chances.seeds.size() != of.size()) refuse("there must be one seed for each stream");
+    const int64_t vocab = program_->shapes().vocab;
+    std::vector<Sampler> samplers(of.size(), Sampler(kernel_, how, vocab));
+    std::vector<std::vector<int64_t>> written(of.size());
+    const Memory logits(int64_t(of.size()) * vocab * int64_t(sizeof(float)));
+    Rows last(of.size());
+    read(tokens, streams, ends.get(), many, logits.floats());
+    for (int64_t n = 0;;) {
+        share(pool_, int64_t(of.size()), int64_t(of.size()) * vocab * int64_t(sizeof(float)), [&](int64_t i) {
+            const int64_t place = places[i];
+            const float share = how.temperature > 0 ? uniform(chances.seeds[place], uint64_t(chances.drawn + n)) : 0;
+            last[i] = samplers[place].choose(logits.floats() + i * vocab, seen_[of[i]], share);
+        });
         size_t kept = 0;
-        for (size_t i = 0; i < live.size(); i++) {
-            const int64_t token = likeliest(logits.floats() + int64_t(i) * vocab, vocab), row = live[i];
-            written[row * count + n] = token, lengths[row]++;
+        for (size_t i = 0; i < of.size(); i++) {
+            const int64_t token = last[i];
+            if (token < 0) refuse("the logits are not finite, so no token can be chosen");
+            written[places[i]].push_back(token);
             if (std::find(stops.begin(), stops.end(), token) != stops.end()) continue;
-            live[kept] = row, last[kept] = token, of[kept] = of[i], kept++;
+            places[kept] = places[i], last[kept] = token, of[kept] = of[i], kept++;
         }
-        live.resize(kept), last.resize(kept), of.resize(kept);
+        places.resize(kept), last.resize(kept), of.resize(kept);
+        if (++n == count || of.empty()) return written;
+        std::fill(ends.get(), ends.get() + kept, true);
+        read(last.data(), of.data(), ends.get(), int64_t(kept), logits.floats());
     }
 }

@@ -7,6 +7,7 @@
 
 #include "pool.h"
 #include "program.h"
+#include "sampling.h"
 
 struct Free {
     void operator()(void* memory) const { std::free(memory); }
@@ -25,6 +26,13 @@ class Memory {
     uint8_t* data_ = nullptr;
 };
 
+// Where what is random comes from: token n that a call writes behind its stream i is drawn by number `drawn` + n of
+// seeds[i].
+struct Chances {
+    std::vector<uint64_t> seeds;
+    int64_t drawn = 0;
+};
+
 class Session {
    public:
     // room: how many tokens a stream may have, where something grows with them; 0 for any number.
@@ -34,10 +42,10 @@ class Session {
     // Reads `count` tokens, each behind its stream. logits: [those with wanted[i]][vocab].
     void step(const int64_t* tokens, const int64_t* streams, const bool* wanted, int64_t count, float* logits);
 
-    // Writes up to `count` likeliest tokens behind each of the streams, whose last tokens are given and not read yet. A
-    // stream ends with a token of `stops`. written: [streams][count]; lengths: how many each has got.
-    void write(const int64_t* tokens, const int64_t* streams, int64_t many, int64_t count,
-               const std::vector<int64_t>& stops, int64_t* written, int64_t* lengths);
+    // Reads `many` tokens, as `step` does, and writes up to `count` more behind each of their streams, in the order in which
+    // these stand there; the last one is not read. A stream ends with a token of `stops`.
+    std::vector<std::vector<int64_t>> write(const int64_t* tokens, const int64_t* streams, int64_t many, int64_t count,
+                                            const std::vector<int64_t>& stops, const Sampling& how, const Chances& chances);
 
     // Keys or values from outside, [heads][slots][width], for a given cache.
     void give(int64_t cache, int64_t stream, const float* data, int64_t slots);
@@ -68,7 +76,7 @@ class Session {
     void run(const int64_t* tokens, const int64_t* streams, int64_t count, const Rows& wanted, float* logits,
              const float* vectors = nullptr);
     void read(const int64_t* tokens, const int64_t* streams, const bool* wanted, int64_t count, float* logits);
-    int64_t& bytes_of(int64_t cache, int64_t stream) { return bytes_[cache * streams() + stream]; }
+    void note(const int64_t* tokens, const int64_t* streams, int64_t count);
 
     std::shared_ptr<const Program> program_;
     const Kernel* kernel_;
@@ -82,6 +90,7 @@ class Session {
     std::vector<int64_t> bytes_;  // [caches][streams]
     std::vector<int64_t> lengths_;  // of all that a stream has read
     std::vector<int64_t> ahead_;    // of what it began with, before its first token
+    std::vector<Tokens> seen_;      // that a stream has read
     std::vector<double> seconds_;
     mutable std::mutex busy_;
 };

@@ -139,6 +139,7 @@ ALWAYS_INLINE Wide activated(const Wide& x) {
     if (activation == silu) return x * sigmoid(x);
     if (activation == gelu) return 0.5f * x * (1.0f + error_function(x * 0.70710678f));
     if (activation == gelu_tanh) return x * sigmoid(1.59576912f * (x + 0.044715f * x * x * x));
+    if (activation == gelu_sigmoid) return x * sigmoid(1.702f * x);
     return x;
 }
 
@@ -158,6 +159,7 @@ inline void activate(int64_t activation, float* y, int64_t count) {
     if (activation == relu) activate_run<relu>(y, count);
     if (activation == gelu) activate_run<gelu>(y, count);
     if (activation == gelu_tanh) activate_run<gelu_tanh>(y, count);
+    if (activation == gelu_sigmoid) activate_run<gelu_sigmoid>(y, count);
     if (activation == silu) activate_run<silu>(y, count);
 }
 

@@ -5,8 +5,8 @@ from collections.abc import Iterator
 from torch import Tensor
 
 from formers.attention.pattern import Pattern
+from formers.attention.patterns.strided import Strided
 from formers.attention.span import BlockSpans
-from formers.attention.strided import Strided
 from formers.places import Spots
 from formers.spec.core import Site
 

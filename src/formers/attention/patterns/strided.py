@@ -51,7 +51,8 @@ class Summary(Pattern):
     """Keys at the places `first`, ..., `first + count - 1` of each block of `size` positions.
 
     `Causal() & Summary(l, l - c, c)` is the second head of the fixed pattern of Sparse Transformers, Child et al. 2019,
-    arXiv:1904.10509; its first is `Causal() & Blocks(l)`. Several heads are to have different places.
+    arXiv:1904.10509; its first is `Causal() & Blocks(l)`. Several heads are to have different places. Alone it leaves the
+    queries before the first of these places with nothing to see: `Causal() & (Window(1) | Summary(l, l - c, c))`.
     """
 
     size: int

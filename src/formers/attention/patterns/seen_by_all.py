@@ -59,10 +59,6 @@ class SeenByAll(Pattern):
 
     mark: str = "global"
 
-    @property
-    def by_marks(self) -> bool:
-        return True
-
     def visible(self, q: Spots, k: Spots, head: Tensor) -> Tensor:
         return marked(k, self.mark) & (q.pos == q.pos)
 
@@ -84,10 +80,6 @@ class SeesAll(Pattern):
     """Queries that carry a mark above 0 see every key: `model(tokens, marks={"global": ...})`."""
 
     mark: str = "global"
-
-    @property
-    def by_marks(self) -> bool:
-        return True
 
     def visible(self, q: Spots, k: Spots, head: Tensor) -> Tensor:
         return marked(q, self.mark) & (k.pos == k.pos)

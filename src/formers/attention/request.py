@@ -1,0 +1,81 @@
+"""What is asked of a backend: one attention, with all that is known of it."""
+
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from formers.attention.clusters import ClusterPlan
+from formers.attention.pattern import Causal, Pattern
+from formers.attention.plan import Plan, block_plan
+from formers.attention.sorted.plan import SortedPlan
+from formers.attention.span import Span
+from formers.attention.visits.table import Visits, plan_visits
+from formers.places import Memo, Places, keys, queries
+from formers.position.core import PositionLayer
+
+
+class Request(NamedTuple):
+    """One attention: q (B, H, T, D) at `at`; k (B, K, S, D), v (B, K, S, E) at `to`, K dividing H; see
+    `backends.attend`."""
+
+    q: Tensor
+    k: Tensor
+    v: Tensor
+    at: Places
+    to: Places
+    pattern: Pattern
+    position: PositionLayer
+    scale: float
+    dropout: float
+    memo: Memo
+    plan: Plan | SortedPlan | ClusterPlan | None = None
+
+    @property
+    def all_visible(self) -> bool:
+        """Surely every query sees every key."""
+        if self.at.start is None or self.to.start is None:
+            return False
+        return bool(self.pattern.covers(Span(*self.at.bounds), Span(*self.to.bounds)))
+
+    @property
+    def plainly_causal(self) -> bool:
+        """A whole sequence against itself under the lower triangle, which fused kernels know by name."""
+        at, to = self.at, self.to
+        same = at.start is not None and at.start == to.start and at.length == to.length
+        return same and at.length > 1 and type(self.pattern) is Causal
+
+    @property
+    def share(self) -> float:
+        """How much of all pairs a schedule would work on."""
+        return self.block_plan().pairs / (self.at.length * self.to.length)
+
+    @property
+    def visits(self) -> Visits:
+        """Which blocks see which, planned once a call."""
+        key = ("visits", self.pattern, self.at, self.to, self.q.shape[1])
+        return self.memo.once(key, lambda: plan_visits(self.pattern, self.at, self.to, self.q.shape[1]))
+
+    def block_plan(self) -> Plan:
+        """The blocks that the pattern reaches, planned once a call."""
+        key = ("block_plan", self.pattern, self.at, self.to)
+        return self.memo.once(key, lambda: block_plan(self.pattern, self.at, self.to))
+
+    def mask(self) -> Tensor:
+        """(1 or B, 1 or H, T, S): what is visible and real, worked out once a call."""
+        return self.memo.once(("mask", self.pattern, self.at, self.to), self._mask)
+
+    def _mask(self) -> Tensor:
+        head = torch.arange(self.q.shape[1], device=self.q.device)[:, None, None]
+        mask = self.pattern.visible(queries(self.at), keys(self.to), head)
+        return mask if self.to.real is None else mask & self.to.real[:, None, None, :]
+
+
+def repeated(request: Request) -> tuple[Tensor, Tensor]:
+    """Keys and values, each key head repeated for the queries that share it."""
+    return for_each(request.q, request.k), for_each(request.q, request.v)
+
+
+def for_each(q: Tensor, k: Tensor) -> Tensor:
+    """Keys (B, K, S, D), each repeated for the query heads (B, H, T, D) that share it."""
+    return k if q.shape[1] == k.shape[1] else k.repeat_interleave(q.shape[1] // k.shape[1], 1)
