@@ -201,6 +201,12 @@ def test_the_operator_keeps_its_word() -> None:
     at = Places.run(0, 100)
     visits = plan_visits(PATTERNS["merged strided"], at, at, HEADS)
     views = [t for plan in visits.table.plans for view in plan for t in view]
-    table = (visits.table.which, views, [len(plan) for plan in visits.table.plans], visits.table.merged)
+    table = (
+        visits.table.which,
+        views,
+        [len(plan) for plan in visits.table.plans],
+        visits.table.merged,
+        visits.table.places,
+    )
     given = [t.requires_grad_() for t in inputs(100, 100)]
     torch.library.opcheck(torch.ops.formers.visits.default, (*given, None, None, *table, 0.3, 0.0))

@@ -16,7 +16,7 @@ from formers.native.library import Array, call, loaded, missing
 
 BLOCK = 64  # queries, or keys, in a block
 TENSORS = ("q", "k", "v", "out", "lse", "total", "grad", "grad_q", "grad_k", "grad_v", "real")
-SIZES = ("batch", "heads", "key_heads", "queries", "keys", "dim", "value_dim", "merged", "parts")
+SIZES = ("batch", "heads", "key_heads", "queries", "keys", "dim", "value_dim", "merged", "places", "parts")
 PARTS = 8  # rows and key heads, or pieces of their queries, that the backward pass shares out at least
 LOWEST = torch.finfo(torch.float32).min
 
@@ -39,12 +39,13 @@ class View(NamedTuple):
 class Table(NamedTuple):
     """Plans, each of some views, in which no pair meets twice; and which of them each row and head (B or 1, H) goes by.
 
-    merged: some queries stand in several views, or in none.
+    merged: some queries stand in several views, or in none. places: how many blocks of keys a thread is to hold.
     """
 
     plans: Sequence[Sequence[View]]
     which: Tensor
     merged: bool
+    places: int
 
 
 class Setting(NamedTuple):
@@ -108,9 +109,10 @@ def visit_forward(
     q (B, H, T, D); k (B, K, S, D), v (B, K, S, E), K dividing H; real (B, S) bool, False at keys that nobody meets, or
     None. threads: PyTorch's number if None. kernel: 'avx512', 'avx2' or 'plain'; the fastest if None.
     """
-    shape = (*q.shape[:3], v.shape[-1])
-    out = (q.new_zeros if table.merged else q.new_empty)(shape)
-    lse = q.new_full(shape[:3], LOWEST) if table.merged else q.new_empty(shape[:3])
+    out = token_major(q, (*q.shape[:3], v.shape[-1]))
+    if table.merged:
+        out.zero_()
+    lse = q.new_full(q.shape[:3], LOWEST) if table.merged else q.new_empty(q.shape[:3])
     total = torch.zeros_like(lse) if table.merged else None
     tensors = {"q": q, "k": k, "v": v, "real": real, "out": out, "lse": lse, "total": total}
     _run("formers_visit_forward", table, setting, 1, tensors, threads, kernel)
@@ -133,13 +135,21 @@ def visit_backward(
 ) -> tuple[Tensor, Tensor, Tensor]:
     """The gradients by q, k and v, for one by `out` and what `visit_forward` returned for the same."""
     parts = -(-PARTS // (k.shape[0] * k.shape[1]))
-    grad_q = q.new_zeros(q.shape)
-    grad_k, grad_v = (t.new_zeros(parts, *t.shape) for t in (k, v))
+    grad_q = token_major(q, q.shape)
+    if table.merged:
+        grad_q.zero_()
+    grad_k, grad_v = (token_major(t, (parts * len(t), *t.shape[1:])).zero_() for t in (k, v))
     tensors: dict[str, Tensor | None] = {"q": q, "k": k, "v": v, "real": real, "grad": grad, "out": out, "lse": lse}
-    tensors |= {"grad_q": grad_q, "grad_k": grad_k.flatten(0, 1), "grad_v": grad_v.flatten(0, 1)}
+    tensors |= {"grad_q": grad_q, "grad_k": grad_k, "grad_v": grad_v}
     _run("formers_visit_backward", table, setting, parts, tensors, threads, kernel)
-    by_k, by_v = (t[0] if parts == 1 else t.sum(0) for t in (grad_k, grad_v))
+    by_k, by_v = (t if parts == 1 else t.unflatten(0, (parts, -1)).sum(0) for t in (grad_k, grad_v))
     return grad_q, by_k, by_v
+
+
+def token_major(like: Tensor, shape: Sequence[int]) -> Tensor:
+    """Room for (B, H, T, D), in which the heads of a token stand side by side, as products of matrices have them."""
+    batch, heads, length, width = shape
+    return like.new_empty(batch, length, heads, width).transpose(1, 2)
 
 
 def _run(
@@ -153,7 +163,7 @@ def _run(
 ) -> None:
     q, k, v = (_rows(tensors[name]) for name in ("q", "k", "v"))
     batch, heads, queries, dim = q.shape
-    visits = _Visits(batch, heads, k.shape[1], queries, k.shape[2], dim, v.shape[-1], table.merged, parts)
+    visits = _Visits(batch, heads, k.shape[1], queries, k.shape[2], dim, v.shape[-1], table.merged, table.places, parts)
     visits.scale, visits.rate, visits.seed = setting
     kept = {name: _rows(t) for name, t in tensors.items() if t is not None}
     for name, t in kept.items():

@@ -53,6 +53,7 @@ LIFTED = {
     "dilated": Causal() & Dilated(4, 3),
     "dilated by one": Causal() & Dilated(7, 1),
     "global": Causal() & Global(3),
+    "global, further on": Causal() & (Window(2) | Global(4, first=9)),
     "global beside a window": Causal() & (Global(2) | Window(8)),
     "blocks or strided": Causal() & (Blocks(8, before=1) | Strided(16)),
     "two strides": Causal() & Strided(3) & Strided(4),

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from formers.attention.sorted.drop import Drop
-from formers.native.visits import Setting, Table, View, visit_backward, visit_forward
+from formers.native.visits import Setting, Table, View, token_major, visit_backward, visit_forward
 
 FIELDS = len(View._fields)
 
@@ -23,7 +23,7 @@ def attend_visits(
     sizes = [len(plan) for plan in table.plans]
     seed, rate = (None, 0.0) if drop is None else (drop.seed, drop.rate)
     wide = (t.float() if t.stride(-1) == 1 else t.float().contiguous() for t in (q, k, v))
-    out: Tensor = _forward(*wide, real, seed, table.which, tensors, sizes, table.merged, scale, rate)[0]
+    out: Tensor = _forward(*wide, real, seed, table.which, tensors, sizes, table.merged, table.places, scale, rate)[0]
     return out.to(v.dtype)
 
 
@@ -38,15 +38,16 @@ def _forward(
     views: list[Tensor],
     sizes: list[int],
     merged: bool,
+    places: int,
     scale: float,
     rate: float,
 ) -> tuple[Tensor, Tensor]:
-    return visit_forward(q, k, v, real, _table(views, sizes, which, merged), _setting(scale, rate, seed))
+    return visit_forward(q, k, v, real, _table(views, sizes, which, merged, places), _setting(scale, rate, seed))
 
 
 @_forward.register_fake
 def _(q: Tensor, k: Tensor, v: Tensor, *_: Any) -> tuple[Tensor, Tensor]:
-    return q.new_empty(*q.shape[:3], v.shape[-1]), q.new_empty(q.shape[:3])
+    return token_major(q, (*q.shape[:3], v.shape[-1])), q.new_empty(q.shape[:3])
 
 
 @torch.library.custom_op("formers::visits_backward", mutates_args=())
@@ -63,16 +64,18 @@ def _backward(
     views: list[Tensor],
     sizes: list[int],
     merged: bool,
+    places: int,
     scale: float,
     rate: float,
 ) -> tuple[Tensor, Tensor, Tensor]:
-    table, setting = _table(views, sizes, which, merged), _setting(scale, rate, seed)
+    table, setting = _table(views, sizes, which, merged, places), _setting(scale, rate, seed)
     return visit_backward(grad, out, lse, q, k, v, real, table, setting)
 
 
 @_backward.register_fake
 def _(grad: Tensor, out: Tensor, lse: Tensor, q: Tensor, k: Tensor, v: Tensor, *_: Any) -> tuple[Tensor, ...]:
-    return torch.empty_like(q), torch.empty_like(k), torch.empty_like(v)
+    by_q, by_k, by_v = (token_major(t, t.shape) for t in (q, k, v))
+    return by_q, by_k, by_v
 
 
 def _save(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, Tensor]) -> None:
@@ -87,15 +90,15 @@ def _differentiate(ctx: Any, grad: Tensor | None, _: None) -> tuple[Any, ...]:
     by: tuple[Tensor | None, ...] = (None,) * 3
     if grad is not None:
         by = _backward(grad, *saved, views, *ctx.plain)
-    return (*by, None, None, None, [None] * len(views), None, None, None, None)
+    return (*by, None, None, None, [None] * len(views), None, None, None, None, None)
 
 
 _forward.register_autograd(_differentiate, setup_context=_save)
 
 
-def _table(views: list[Tensor], sizes: list[int], which: Tensor, merged: bool) -> Table:
+def _table(views: list[Tensor], sizes: list[int], which: Tensor, merged: bool, places: int) -> Table:
     each = iter([View(*views[n : n + FIELDS]) for n in range(0, len(views), FIELDS)])
-    return Table([[next(each) for _ in range(size)] for size in sizes], which, merged)
+    return Table([[next(each) for _ in range(size)] for size in sizes], which, merged, places)
 
 
 def _setting(scale: float, rate: float, seed: Tensor | None) -> Setting:

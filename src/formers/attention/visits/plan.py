@@ -19,26 +19,49 @@ from formers.places import Spots
 
 PAIRS = 1 << 22  # of blocks that are bounded together: at a million tokens all of them would fill gigabytes
 ROWS = 64  # blocks of queries that are bounded together where all keys are near
+PLACES, WORTH = (16, 64, 256), 1.2  # 16 are half of a megabyte where heads are 64 wide, with gradients a whole one
 PIECE = 256  # partly seen blocks that are looked at together: some megabytes at a time
 HEAD = torch.zeros(1, 1, 1, dtype=torch.int64)  # patterns of one head do not ask for it
 
 
+class HeadPlan(NamedTuple):
+    """What one head of a row visits. places: how many blocks of keys a thread had best hold."""
+
+    views: tuple[View, ...]
+    places: int
+
+    def moved(self, queries: Tensor, keys: Tensor) -> "HeadPlan":
+        """The same plan for tokens that stand elsewhere: token i is now queries[i] or keys[i], int32."""
+        told = (view._replace(queries=_told(queries, view.queries), keys=_told(keys, view.keys)) for view in self.views)
+        return self._replace(views=tuple(told))
+
+
 @lru_cache(maxsize=512)  # twelve layers of twelve heads that each draw blocks of their own are 144
-def plan_run(pattern: Pattern, start: int, length: int, first: int, count: int) -> tuple[View, ...]:
+def plan_run(pattern: Pattern, start: int, length: int, first: int, count: int) -> HeadPlan:
     """The plan of `length` queries from position `start` on and `count` keys from `first` on, for one head's pattern."""
     at, to = (Spots(torch.arange(begin, begin + size), {}) for begin, size in ((start, length), (first, count)))
     return plan_spots(pattern, at, to)
 
 
-def plan_spots(pattern: Pattern, at: Spots, to: Spots) -> tuple[View, ...]:
+def plan_spots(pattern: Pattern, at: Spots, to: Spots) -> HeadPlan:
     """The plan of queries and keys at these places, one number each (T,) and (S,), for one head's pattern."""
     views = (_view(term, at, to) for term in terms_of(pattern, at, to))
-    return tuple(view for view in views if len(view.visited))
+    kept = tuple(view for view in views if len(view.visited))
+    return HeadPlan(kept, max(map(places_of, kept), default=1))
 
 
-def moved(views: tuple[View, ...], queries: Tensor, keys: Tensor) -> tuple[View, ...]:
-    """The same plan for tokens that stand elsewhere: token i is now queries[i] or keys[i], int32."""
-    return tuple(view._replace(queries=_told(queries, view.queries), keys=_told(keys, view.keys)) for view in views)
+def places_of(view: View) -> int:
+    """How many blocks of keys a thread should hold, block n in place n % places: as few as are gathered hardly more often
+    than with the most, for those that are held want to stay in the cache."""
+    visited = view.visited.numpy()
+    gathered = {places: _gathered(visited, places) for places in PLACES}
+    return next(places for places, times in gathered.items() if times <= WORTH * gathered[PLACES[-1]])
+
+
+def _gathered(visited: "np.ndarray[tuple[int], np.dtype[np.int32]]", places: int) -> int:
+    """How often a block comes to its place, in the order of the visits."""
+    order = np.argsort(visited % places, kind="stable")
+    return 1 + int(np.count_nonzero(np.diff(visited[order])))
 
 
 def _told(tokens: Tensor, blocks: Tensor) -> Tensor:

@@ -7,8 +7,8 @@ from torch import Tensor
 
 from formers.attention.marks import asks_for_marks
 from formers.attention.pattern import Pattern
-from formers.attention.visits.plan import moved, plan_run, plan_spots
-from formers.native.visits import BLOCK, Table, View
+from formers.attention.visits.plan import HeadPlan, plan_run, plan_spots
+from formers.native.visits import Table, View
 from formers.places import Places, Spots
 
 
@@ -17,12 +17,6 @@ class Visits(NamedTuple):
 
     table: Table
     real: Tensor | None
-
-    @property
-    def pairs(self) -> float:
-        """How many scores are computed for a row and a head, on average."""
-        counts = [sum(len(view.visited) for view in plan) * BLOCK * BLOCK for plan in self.table.plans]
-        return float(torch.tensor(counts, dtype=torch.float64)[self.table.which].mean())
 
 
 @torch.compiler.disable  # it looks at numbers, and a compiled model takes the plan as it comes
@@ -34,24 +28,24 @@ def plan_visits(pattern: Pattern, at: Places, to: Places, heads: int) -> Visits:
     marked = bool(at.marks or to.marks) and asks_for_marks(pattern)
     if not marked and begin is not None and first is not None:
         plans = [plan_run(each, begin, at.length, first, to.length) for each in kinds]
-        return Visits(Table(plans, torch.tensor([kind]), _is_merged(plans, at.length)), to.real)
+        return Visits(_table(plans, [kind], at.length), to.real)
     plans, which = [], []
     for row in range(max(_rows(at), _rows(to))):
         which.append([len(plans) + number for number in kind])
         plans += [_plan_row(each, at, to, row, marked=marked) for each in kinds]
-    return Visits(Table(plans, torch.tensor(which), _is_merged(plans, at.length)), None)
+    return Visits(_table(plans, which, at.length), None)
 
 
-def _plan_row(pattern: Pattern, at: Places, to: Places, row: int, *, marked: bool) -> tuple[View, ...]:
+def _plan_row(pattern: Pattern, at: Places, to: Places, row: int, *, marked: bool) -> HeadPlan:
     """Of the real tokens of one row."""
     (queries, q), (keys, k) = (_real(side, row) for side in (at, to))
     if not len(queries) or not len(keys):
-        return ()
+        return HeadPlan((), 1)
     if not marked and _is_run(q.pos) and _is_run(k.pos):
-        views = plan_run(pattern, int(q.pos[0]), len(queries), int(k.pos[0]), len(keys))
+        plan = plan_run(pattern, int(q.pos[0]), len(queries), int(k.pos[0]), len(keys))
     else:
-        views = plan_spots(pattern, q, k)
-    return moved(views, queries.int(), keys.int())
+        plan = plan_spots(pattern, q, k)
+    return plan.moved(queries.int(), keys.int())
 
 
 def _real(places: Places, row: int) -> tuple[Tensor, Spots]:
@@ -82,6 +76,12 @@ def _rows(places: Places) -> int:
     return max([1, *(len(t) for t in (places.real, *places.marks.values()) if t is not None)])
 
 
-def _is_merged(plans: list[tuple[View, ...]], length: int) -> bool:
-    """Whether not every query stands in exactly one view."""
-    return any(len(plan) != 1 or int((plan[0].queries >= 0).sum()) != length for plan in plans)
+def _table(plans: list[HeadPlan], which: list[list[int]], length: int) -> Table:
+    views = [plan.views for plan in plans]
+    merged = any(len(each) != 1 or _count(each[0]) != length for each in views)
+    return Table(views, torch.tensor(which), merged, max(plan.places for plan in plans))
+
+
+def _count(view: View) -> int:
+    """How many queries stand in it."""
+    return int((view.queries >= 0).sum())

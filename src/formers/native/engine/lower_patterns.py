@@ -22,9 +22,8 @@ from formers.places import Places, keys, queries
 Words = tuple[int, ...]  # none: all keys up to the query's own
 Rule = Callable[[Any, int | None], Words]
 
-WINDOW, BLOCKS, STRIDED, SUMMARY, GLOBAL, SHIFTED, PERMUTED, LISTED, BOTH, EITHER = range(
-    10
-)  # in the order of `PatternWord`
+# In the order of `PatternWord`.
+WINDOW, BLOCKS, STRIDED, SUMMARY, GLOBAL, SHIFTED, PERMUTED, LISTED, BOTH, EITHER = range(10)
 _RULES: dict[type[Pattern], Rule] = {}
 
 
@@ -105,7 +104,7 @@ def _(pattern: Dilated, length: int | None) -> Words:
 
 @pattern_rule(Global)
 def _(pattern: Global, length: int | None) -> Words:
-    return GLOBAL, pattern.count
+    return GLOBAL, pattern.count, pattern.first
 
 
 @pattern_rule(Local1D)

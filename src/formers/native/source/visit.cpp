@@ -8,26 +8,28 @@
 
 namespace {
 
-constexpr int64_t BLOCKS = 16;  // of queries in a piece of the forward pass: neighbours meet the same keys
+// Blocks of queries in a piece of the forward pass: neighbours meet the same keys. And pieces for each thread, at least.
+constexpr int64_t MOST_BLOCKS = 64, PIECES_EACH = 4;
 
 class VisitJob {
    public:
     VisitJob(const Visits& visits, const Kernel& with, int64_t of_threads) : p(visits), kernel(with), threads(of_threads) {
         for (int64_t t = 0; t < threads; t++) scratch.push_back(aligned(kernel.visit_scratch(p)));
+        int64_t most = 1;
         for (int64_t item = 0; item < p.batch * p.heads; item++) {
             const int64_t begin = p.begins[p.plan[item]], end = p.begins[p.plan[item] + 1];
             views = end - begin > views ? end - begin : views;
-            for (int64_t v = begin; v < end; v++) {
-                const int64_t count = (p.views[v].query_blocks + BLOCKS - 1) / BLOCKS;
-                pieces = count > pieces ? count : pieces;
-            }
+            for (int64_t v = begin; v < end; v++) most = p.views[v].query_blocks > most ? p.views[v].query_blocks : most;
         }
+        blocks = p.batch * p.heads * most / (threads * PIECES_EACH);
+        blocks = blocks < 1 ? 1 : blocks > MOST_BLOCKS ? MOST_BLOCKS : blocks;
+        pieces = (most + blocks - 1) / blocks;
     }
 
     void forward() const {
         for (int64_t number = 0; number < views; number++)
             share(p.batch * p.heads * pieces, threads, [&](int64_t item, int64_t thread) {
-                add(item / pieces, number, item % pieces * BLOCKS, thread);
+                add(item / pieces, number, item % pieces * blocks, thread);
             });
         if (p.merged) share(p.batch * p.heads, threads, [&](int64_t item, int64_t) { kernel.settle(p, item); });
     }
@@ -47,7 +49,7 @@ class VisitJob {
     void add(int64_t row, int64_t number, int64_t first, int64_t thread) const {
         const int64_t view = p.begins[p.plan[row]] + number;
         if (view >= p.begins[p.plan[row] + 1]) return;
-        const int64_t end = p.views[view].query_blocks, last = first + BLOCKS < end ? first + BLOCKS : end;
+        const int64_t end = p.views[view].query_blocks, last = first + blocks < end ? first + blocks : end;
         if (first >= last) return;
         kernel.visit_forward(p, {row / p.heads, row % p.heads, view, first, last, 0}, scratch[thread].get());
     }
@@ -55,7 +57,7 @@ class VisitJob {
     const Visits& p;
     const Kernel& kernel;
     const int64_t threads;
-    int64_t views = 0, pieces = 0;  // at most, of any row and head
+    int64_t views = 0, pieces = 0, blocks = 0;  // the first two: at most, of any row and head
     std::vector<Memory> scratch;
 };
 

@@ -42,7 +42,6 @@ struct VisitBackward {
         const View& view = p.views[at.view];
         const int64_t first = view.query_blocks * at.part / p.parts, last = view.query_blocks * (at.part + 1) / p.parts;
         for (int64_t block = first; block < last; block++) {
-            if (view.first[block] == view.first[block + 1]) continue;
             queries.enter(at, view, block, keys.lane);
             start(at);
             for (int64_t visit = view.first[block]; visit < view.first[block + 1]; visit++)
@@ -82,7 +81,7 @@ struct VisitBackward {
     void finish(const VisitRange& at) const {
         for (long i = 0; i < queries.count; i++) {
             float* to = row_of<float>(p.grad_q, at.batch, at.head, queries.tokens[i]);
-            for (long d = 0; d < p.dim; d++) to[d] += p.scale * grad_q[i * k_row + d];
+            for (long d = 0; d < p.dim; d++) to[d] = p.scale * grad_q[i * k_row + d] + (p.merged ? to[d] : 0.0f);
         }
     }
 };

@@ -18,27 +18,26 @@ struct KeyBlock {
     float *k, *v, *grad_k, *grad_v;
 };
 
-// The blocks of keys that were met last: neighbours are met again and again, and gathering one takes a tenth of the time
-// that it is worked on. Their gradients stay with them until their place is wanted for another.
+// The blocks of keys that were met last: most are met again and again, and gathering one takes a tenth of the time that it
+// is worked on, a quarter with its gradients. These stay with it until its place is wanted for another.
 struct KeyBlocks {
-    static constexpr long PLACES = 16;  // with gradients, 64 wide heads fill half of a megabyte of cache
-
     const Visits& p;
     long k_row, v_row;
     bool backward;
     int64_t batch, head, part;  // head: of the keys
     uint32_t lane;              // of the word of a token
-    KeyBlock places[PLACES];
+    KeyBlock* places;
 
     KeyBlocks(const Visits& visits, Scratch& scratch, bool with_gradients)
-        : p(visits), k_row(round_up(p.dim, LANES)), v_row(round_up(p.value_dim, LANES)), backward(with_gradients) {
-        for (KeyBlock& block : places) {
-            block.tag = -1;
-            block.words = scratch.take<int32_t>(BLOCK);
-            block.k = scratch.take<float>(BLOCK * k_row);
-            block.v = scratch.take<float>(BLOCK * v_row);
-            block.grad_k = backward ? scratch.take<float>(BLOCK * k_row) : nullptr;
-            block.grad_v = backward ? scratch.take<float>(BLOCK * v_row) : nullptr;
+        : p(visits), k_row(round_up(p.dim, LANES)), v_row(round_up(p.value_dim, LANES)), backward(with_gradients),
+          places(scratch.take<KeyBlock>(p.places)) {
+        for (long i = 0; i < p.places; i++) {
+            int32_t* words = scratch.take<int32_t>(BLOCK);
+            float* k = scratch.take<float>(BLOCK * k_row);
+            float* v = scratch.take<float>(BLOCK * v_row);
+            float* grad_k = backward ? scratch.take<float>(BLOCK * k_row) : nullptr;
+            float* grad_v = backward ? scratch.take<float>(BLOCK * v_row) : nullptr;
+            if (!scratch.counting) places[i] = {-1, nullptr, 0, 0, words, k, v, grad_k, grad_v};
         }
     }
 
@@ -51,12 +50,12 @@ struct KeyBlocks {
     // Words depend on the head of the queries.
     void listen(const VisitRange& at) {
         lane = lane_word(p.seed, at.batch * p.heads + at.head);
-        for (KeyBlock& block : places)
-            if (block.tag >= 0) hear(block);
+        for (long i = 0; p.rate > 0 && i < p.places; i++)
+            if (places[i].tag >= 0) hear(places[i]);
     }
 
     const KeyBlock& take(int64_t number, const View& view, int64_t which) {
-        KeyBlock& block = places[which % PLACES];
+        KeyBlock& block = places[which % p.places];
         const int64_t tag = number << 32 | which;
         if (block.tag == tag) return block;
         leave(block);
@@ -69,9 +68,9 @@ struct KeyBlocks {
     }
 
     void leave_all() {
-        for (KeyBlock& block : places) {
-            leave(block);
-            block.tag = -1;
+        for (long i = 0; i < p.places; i++) {
+            leave(places[i]);
+            places[i].tag = -1;
         }
     }
 

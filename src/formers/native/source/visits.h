@@ -16,13 +16,14 @@ struct View {
 struct Visits {
     int64_t batch, heads, key_heads, queries, keys, dim, value_dim;
     int64_t merged;  // queries stand in several views, or not in all of them: sums are kept between, and settled at last
+    int64_t places;  // blocks of keys that a thread holds; block n has place n % places
     int64_t parts;   // pieces of a head's queries in the backward pass, each with its own grad_k and grad_v
     float scale;
     double rate;  // of the weights that dropout drops, told by `seed`
     int64_t seed;
     Array q, k, v;                 // float (B, H, T, D), (B, K, S, D), (B, K, S, E), K dividing H
     Array out, lse, total;         // float (B, H, T, E), (B, H, T), (B, H, T); merged: 0, -FLT_MAX and 0 at first
-    Array grad, grad_q;            // float (B, H, T, E), (B, H, T, D); grad_q: 0 at first
+    Array grad, grad_q;            // float (B, H, T, E), (B, H, T, D); merged: grad_q is 0 at first
     Array grad_k, grad_v;          // float (parts * B, K, S, D or E), 0 at first
     Array real;                    // bool (B, S), False at keys that nobody meets; may be absent
     const int64_t *plan, *begins;  // (B * H): which plan; (plans + 1): where its views begin

@@ -54,6 +54,7 @@ int64_t reach_of_rule(const Check& c, int64_t word, const int64_t* number, int64
     c.within("the size of a pattern", number[0], 1, MOST_KEYS);
     if (word == LISTED) return reach_of_list(c, number, size);
     if (word == BLOCKS || word == SHIFTED) c.within("what a pattern looks back", number[1], 0, MOST_KEYS);
+    if (word == GLOBAL) c.within("the first key that all see", number[1], 0, MOST_KEYS);
     if (word == SUMMARY) {
         c.within("the first of the cells", number[1], 0, number[0] - 1);
         c.within("the number of cells", number[2], 1, number[0] - number[1]);

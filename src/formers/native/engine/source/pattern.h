@@ -10,7 +10,7 @@
 //   BLOCKS size back           the query's own block of `size` positions, and `back` keys before it
 //   STRIDED stride             every key at a multiple of `stride` from the query
 //   SUMMARY size first count   `count` keys from place `first` of each block of `size` positions
-//   GLOBAL count               the first `count` keys; all of them where the query is one of these
+//   GLOBAL count first         `count` keys from `first` on; all of them where the query is one of these
 //   SHIFTED size back          the block `back` blocks before the query's own; the first `back` blocks see their own
 //   PERMUTED size blocks by    of `blocks` blocks, block i sees block i + `by`, all round
 //   LISTED size rows again     `rows` blocks of `size` queries each see runs of keys: where each row's begin among all runs,
@@ -21,7 +21,7 @@ enum PatternWord : int64_t {
     WINDOW, BLOCKS, STRIDED, SUMMARY, GLOBAL, SHIFTED, PERMUTED, LISTED, BOTH, EITHER, PATTERN_WORDS
 };
 
-constexpr int64_t PATTERN_NUMBERS[PATTERN_WORDS] = {1, 2, 1, 3, 1, 2, 3, 3, 0, 0};
+constexpr int64_t PATTERN_NUMBERS[PATTERN_WORDS] = {1, 2, 1, 3, 2, 2, 3, 3, 0, 0};
 constexpr int64_t PATTERN_AT = 7, PATTERN_DEPTH = 16, EVER = INT64_MAX;
 
 // Of a key, and of those behind it that come before `until`.
@@ -82,7 +82,10 @@ static inline Seen seen_by_rule(int64_t word, const int64_t* number, int64_t que
         if (key < first) return {false, first};
         return key < end ? Seen{true, end} : Seen{false, first + number[0]};
     }
-    if (word == GLOBAL) return query < number[0] ? Seen{true, EVER} : seen_within(0, number[0], key);
+    if (word == GLOBAL) {
+        const int64_t first = number[1], end = first + number[0];
+        return query >= first && query < end ? Seen{true, EVER} : seen_within(first, end, key);
+    }
     if (word == LISTED) return seen_by_list(number, query, key);
     int64_t block = query / number[0];
     if (word == SHIFTED)
