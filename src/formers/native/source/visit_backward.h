@@ -65,17 +65,25 @@ struct VisitBackward {
     }
 
     void meet(const KeyBlock& block, const int64_t* mask) {
-        const long lanes = queries.width(), count = queries.count;
-        queries.meet(ahead, block, mask);
-        multiply(ahead, block.count, lanes, p.value_dim, {block.v, v_row, 1}, {turned, BLOCK}, {slopes, BLOCK, false});
-        queries.drop(block, slopes);
-        for (long lane = 0; lane < lanes; lane += LANES)
-            weigh_back(block.count, lane, queries.scores, slopes, lses, deltas);
-        queries.drop(block, queries.scores);
-        const Left weights = {queries.scores, BLOCK, 1}, steps = {slopes, BLOCK, 1};
-        multiply(ahead, block.count, v_row, count, weights, {rows, v_row}, {block.grad_v, v_row, true});
-        multiply(ahead, block.count, k_row, count, steps, {queries.rows, k_row}, {block.grad_k, k_row, true});
-        multiply(ahead, count, k_row, block.count, {slopes, 1, BLOCK}, {block.k, k_row}, {grad_q, k_row, true});
+        const Pieces pieces(queries.count, block, mask);
+        for (int i = 0; i < pieces.count; i++) meet(block, mask, pieces.each[i]);
+    }
+
+    void meet(const KeyBlock& block, const int64_t* mask, const Piece& piece) {
+        const long lane = piece.lane, first = piece.first, keys = piece.count, count = queries.rows_of(piece);
+        float *scores = queries.scores + first * BLOCK, *slope = slopes + first * BLOCK;
+        const float *k = block.k + first * k_row, *v = block.v + first * v_row;
+        queries.meet(ahead, block, mask, piece);
+        multiply(ahead, keys, piece.width, p.value_dim, {v, v_row, 1}, {turned + lane, BLOCK},
+                 {slope + lane, BLOCK, false});
+        queries.drop(block, piece, slopes);
+        for (long at = lane; at < lane + piece.width; at += LANES) weigh_back(keys, at, scores, slope, lses, deltas);
+        queries.drop(block, piece, queries.scores);
+        const Left weights = {scores + lane, BLOCK, 1}, steps = {slope + lane, BLOCK, 1};
+        multiply(ahead, keys, v_row, count, weights, {rows + lane * v_row, v_row}, {block.grad_v + first * v_row, v_row, true});
+        multiply(ahead, keys, k_row, count, steps, {queries.rows + lane * k_row, k_row},
+                 {block.grad_k + first * k_row, k_row, true});
+        multiply(ahead, count, k_row, keys, {slope + lane, 1, BLOCK}, {k, k_row}, {grad_q + lane * k_row, k_row, true});
     }
 
     void finish(const VisitRange& at) const {

@@ -110,6 +110,33 @@ struct KeyBlocks {
     }
 };
 
+// Part of a visit: the queries from `lane` on, `width` lanes of them, and the keys from `first` on.
+struct Piece {
+    long lane, width, first, count;
+};
+
+// A visit in pieces: whole, or in halves of the queries where a mask says who meets, each with the keys that any of it meets.
+struct Pieces {
+    Piece each[2];
+    int count = 0;
+
+    Pieces(long queries, const KeyBlock& keys, const int64_t* mask) {
+        constexpr long HALF = BLOCK / 2;
+        const long width = round_up(queries, LANES);
+        if (!mask) {
+            each[count++] = {0, width, 0, keys.count};
+            return;
+        }
+        for (long lane = 0; lane < width; lane += HALF) {
+            const uint64_t lanes = (~uint64_t(0) >> (BLOCK - HALF)) << lane;
+            long first = 0, end = keys.count;
+            while (first < end && !(uint64_t(mask[first]) & lanes)) first++;
+            while (first < end && !(uint64_t(mask[end - 1]) & lanes)) end--;
+            if (first < end) each[count++] = {lane, width - lane < HALF ? width - lane : HALF, first, end - first};
+        }
+    }
+};
+
 // A block of queries, scaled and turned, and its scores with a block of keys.
 struct QueryBlock {
     const Visits& p;
@@ -137,16 +164,23 @@ struct QueryBlock {
 
     long width() const { return round_up(count, LANES); }
 
+    // Of a piece, how many lanes are queries.
+    long rows_of(const Piece& piece) const { return count - piece.lane < piece.width ? count - piece.lane : piece.width; }
+
     // Scores of pairs that meet; of others minus infinity. mask: of the keys, or none where all meet.
-    void meet(Ahead& ahead, const KeyBlock& keys, const int64_t* mask) {
-        multiply(ahead, keys.count, width(), p.dim, {keys.k, k_row, 1}, {turned, BLOCK}, {scores, BLOCK, false});
+    void meet(Ahead& ahead, const KeyBlock& keys, const int64_t* mask, const Piece& piece) {
+        const Left of_keys = {keys.k + piece.first * k_row, k_row, 1};
+        multiply(ahead, piece.count, piece.width, p.dim, of_keys, {turned + piece.lane, BLOCK},
+                 {scores + piece.first * BLOCK + piece.lane, BLOCK, false});
         const bool all = !mask && keys.real == (~uint64_t(0) >> (BLOCK - keys.count));
-        for (long lane = 0; lane < width(); lane += LANES)
-            store(peaks + lane, all ? peak(keys.count, lane) : bar(keys, mask, lane));
+        for (long lane = piece.lane; lane < piece.lane + piece.width; lane += LANES)
+            store(peaks + lane, all ? peak(keys.count, lane) : bar(keys, mask, piece, lane));
     }
 
-    void drop(const KeyBlock& keys, float* tile) const {
-        if (p.rate > 0) drop_tile(p.rate, tile, {words, count}, {keys.words, keys.count});
+    void drop(const KeyBlock& keys, const Piece& piece, float* tile) const {
+        if (p.rate <= 0) return;
+        tile += piece.first * BLOCK + piece.lane;
+        drop_tile(p.rate, tile, {words + piece.lane, rows_of(piece)}, {keys.words + piece.first, piece.count});
     }
 
    private:
@@ -162,12 +196,12 @@ struct QueryBlock {
     }
 
     // A pair's bit is moved into the sign of its lane, so that the choice costs a shift on every instruction set.
-    Floats bar(const KeyBlock& keys, const int64_t* mask, long lane) const {
+    Floats bar(const KeyBlock& keys, const int64_t* mask, const Piece& piece, long lane) const {
         Floats highest = load<Floats>(peaks + lane);
         const Floats never = fill(-__builtin_inff());
         Bits left;
         for (int i = 0; i < LANES; i++) left[i] = 31 - i;
-        for (long i = 0; i < keys.count; i++) {
+        for (long i = piece.first; i < piece.first + piece.count; i++) {
             const uint64_t met = keys.real >> i & 1 ? (mask ? uint64_t(mask[i]) : ~uint64_t(0)) : 0;
             float* at = scores + i * BLOCK + lane;
             const Ints seen = (Ints)((Bits{} + uint32_t(met >> lane)) << left);

@@ -50,15 +50,22 @@ struct VisitForward {
     }
 
     void meet(const KeyBlock& block, const int64_t* mask) {
-        __builtin_memcpy(fades, queries.peaks, BLOCK * sizeof(float));
-        queries.meet(ahead, block, mask);
-        for (long lane = 0; lane < queries.width(); lane += LANES)
-            weigh(block.count, lane, queries.scores, queries.peaks, fades, totals);
-        queries.drop(block, queries.scores);
-        for (long i = 0; i < queries.count; i++)
+        const Pieces pieces(queries.count, block, mask);
+        for (int i = 0; i < pieces.count; i++) meet(block, mask, pieces.each[i]);
+    }
+
+    void meet(const KeyBlock& block, const int64_t* mask, const Piece& piece) {
+        const long lane = piece.lane, end = lane + piece.width;
+        float* scores = queries.scores + piece.first * BLOCK;
+        __builtin_memcpy(fades + lane, queries.peaks + lane, piece.width * sizeof(float));
+        queries.meet(ahead, block, mask, piece);
+        for (long at = lane; at < end; at += LANES) weigh(piece.count, at, scores, queries.peaks, fades, totals);
+        queries.drop(block, piece, queries.scores);
+        const long rows = queries.rows_of(piece);
+        for (long i = lane; i < lane + rows; i++)
             if (fades[i] != 1.0f) fade(sums + i * v_row, v_row, fades[i]);
-        const Left weights = {queries.scores, 1, BLOCK};
-        multiply(ahead, queries.count, v_row, block.count, weights, {block.v, v_row}, {sums, v_row, true});
+        multiply(ahead, rows, v_row, piece.count, {scores + lane, 1, BLOCK}, {block.v + piece.first * v_row, v_row},
+                 {sums + lane * v_row, v_row, true});
     }
 
     void finish(const VisitRange& at) const {
