@@ -10,9 +10,10 @@ INCHES = 5.0
 
 
 class Curve(NamedTuple):
-    """A name for the legend, what is measured and in what unit, and where it was measured."""
+    """A name for the legend, whether it is ours or a rival's, what is measured and in what unit, and where."""
 
     name: str
+    ours: bool
     what: str
     lengths: tuple[int, ...]
     values: tuple[float, ...]
@@ -26,7 +27,8 @@ def save_curves(path: Path, title: str, panels: Sequence[Sequence[Curve]]) -> No
     figure.suptitle(title)
     for curves, axis in zip(panels, figure.subplots(1, len(panels), squeeze=False)[0], strict=True):
         for curve in curves:
-            axis.plot(curve.lengths, curve.values, marker="o", markersize=3, label=curve.name)
+            style = "-" if curve.ours else "--"
+            axis.plot(curve.lengths, curve.values, style, marker="o", markersize=3, label=curve.name)
         axis.set(xscale="log", yscale="log", xlabel="tokens", ylabel=curves[0].what)
         axis.grid(which="both", linewidth=0.3)
     axis.legend(fontsize=7)

@@ -1,5 +1,6 @@
 """The plans of a whole call: for each head, and where rows stand differently for each row, which blocks are visited."""
 
+from functools import lru_cache
 from typing import NamedTuple
 
 import torch
@@ -22,18 +23,30 @@ class Visits(NamedTuple):
 @torch.compiler.disable  # it looks at numbers, and a compiled model takes the plan as it comes
 def plan_visits(pattern: Pattern, at: Places, to: Places, heads: int) -> Visits:
     """The plans of so many heads for queries at `at` and keys at `to`."""
-    kinds: dict[Pattern, int] = {}
-    kind = [kinds.setdefault(pattern.at_head(head), len(kinds)) for head in range(heads)]
     begin, first = _start(at), _start(to)
     marked = bool(at.marks or to.marks) and asks_for_marks(pattern)
     if not marked and begin is not None and first is not None:
-        plans = [plan_run(each, begin, at.length, first, to.length) for each in kinds]
-        return Visits(_table(plans, [kind], at.length), to.real)
+        return Visits(_table_of_runs(pattern, heads, begin, at.length, first, to.length), to.real)
+    kinds, kind = _by_head(pattern, heads)
     plans, which = [], []
     for row in range(max(_rows(at), _rows(to))):
         which.append([len(plans) + number for number in kind])
         plans += [_plan_row(each, at, to, row, marked=marked) for each in kinds]
     return Visits(_table(plans, which, at.length), None)
+
+
+@lru_cache(maxsize=64)
+def _table_of_runs(pattern: Pattern, heads: int, begin: int, length: int, first: int, count: int) -> Table:
+    """Of `length` queries from position `begin` on and `count` keys from `first` on, the same in all rows."""
+    kinds, kind = _by_head(pattern, heads)
+    return _table([plan_run(each, begin, length, first, count) for each in kinds], [kind], length)
+
+
+def _by_head(pattern: Pattern, heads: int) -> tuple[list[Pattern], list[int]]:
+    """The different patterns of the heads, and which of them each head has."""
+    kinds: dict[Pattern, int] = {}
+    kind = [kinds.setdefault(pattern.at_head(head), len(kinds)) for head in range(heads)]
+    return list(kinds), kind
 
 
 def _plan_row(pattern: Pattern, at: Places, to: Places, row: int, *, marked: bool) -> HeadPlan:

@@ -220,7 +220,7 @@ def curves(found: dict[str, dict[int, tuple[float, float]]]) -> list[list[Curve]
     panels = (("seconds", 1, 1.0), ("MiB above the inputs", 0, 1 / MIB))
     return [
         [
-            Curve(name, what, tuple(each), tuple(value[which] * scale for value in each.values()))
+            Curve(name, name in KINDS, what, tuple(each), tuple(value[which] * scale for value in each.values()))
             for name, each in found.items()
         ]
         for what, which, scale in panels
