@@ -36,11 +36,13 @@ def test_full_attention(tmp_path: Path, act: str, scaled: bool) -> None:
         tmp_path / "theirs", attention_type="original_full", hidden_act=act, rescale_embeddings=scaled
     )
     mask = padding("right", length=LENGTH)
-    with torch.no_grad():
-        expected = theirs(some_tokens(length=LENGTH), attention_mask=mask.long(), token_type_ids=SEGMENTS).logits
-        out = hub.load(folder)(some_tokens(length=LENGTH), mask=mask, marks={"segment": SEGMENTS}).logits
+    with torch.no_grad():  # in double precision: scaled embeddings make logits that single precision tells to 1e-5
+        expected = theirs.double()(
+            some_tokens(length=LENGTH), attention_mask=mask.long(), token_type_ids=SEGMENTS
+        ).logits
+        out = hub.load(folder).double()(some_tokens(length=LENGTH), mask=mask, marks={"segment": SEGMENTS}).logits
     assert expected.std() > 0.5
-    torch.testing.assert_close(out[mask], expected[mask], **CLOSE)
+    torch.testing.assert_close(out[mask], expected[mask], atol=1e-10, rtol=0.0)
 
 
 @pytest.mark.parametrize("padded", [False, True])

@@ -28,7 +28,8 @@ def plan_visits(pattern: Pattern, at: Places, to: Places, heads: int) -> Visits:
     if not marked and begin is not None and first is not None:
         return Visits(_table_of_runs(pattern, heads, begin, at.length, first, to.length), to.real)
     kinds, kind = _by_head(pattern, heads)
-    plans, which = [], []
+    plans: list[HeadPlan] = []
+    which: list[list[int]] = []
     for row in range(max(_rows(at), _rows(to))):
         which.append([len(plans) + number for number in kind])
         plans += [_plan_row(each, at, to, row, marked=marked) for each in kinds]

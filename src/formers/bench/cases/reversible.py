@@ -30,7 +30,7 @@ class Shape:
     piece: int = 1024
 
 
-FULL, TINY = Shape(), Shape(length=512, dim=32, depth=4, heads=2, chunk=16, piece=128)
+FULL, TINY = Shape(), Shape(length=2048, dim=64, depth=4, heads=2, chunk=16, piece=128)
 SHALLOW = 2
 
 
