@@ -10,6 +10,7 @@ from torch.nn import functional as F
 from formers.call import Call, Layer, Out
 from formers.init import ResidualLinear
 from formers.parts import Part, in_parts, pieces
+from formers.products import products
 from formers.residual import dropout_problems
 from formers.spec.core import Site
 
@@ -112,4 +113,5 @@ class GLULayer(FeedForwardLayer):
         self.down = ResidualLinear(spec.hidden, dim, bias=spec.bias)
 
     def units(self, x: Tensor) -> Tensor:
-        return self.activation(self.gate(x)) * self.up(x)
+        gate, up = products(x, self.gate, self.up)
+        return self.activation(gate) * up

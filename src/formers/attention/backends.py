@@ -9,7 +9,7 @@ from torch.nn import functional as F
 from formers.attention.clusters import ClusterPlan, attend_clusters
 from formers.attention.pattern import Causal, Everything
 from formers.attention.plan import Plan, dense_plan
-from formers.attention.request import Request, repeated
+from formers.attention.request import Request, Shown, repeated
 from formers.attention.sorted.charge import EXACT
 from formers.attention.sorted.drop import Drop
 from formers.attention.sorted.lane import Meeting
@@ -47,21 +47,21 @@ class Sdpa:
             return f"{type(request.position).__name__} changes the scores by content"
         if request.plan is not None:
             return "the pairs are chosen by content"
-        if request.plainly_causal or request.all_visible:
+        small = request.at.length * request.to.length <= SMALL
+        if (small and request.at.length < BLOCK) or self._shown(request) is not Shown.SOME:
             return None
         if request.at.length >= BLOCK and VISITS.refuses(request) is None:
             return "not all pairs are seen, and blocks of those that are cost less than a mask"
-        if request.at.length * request.to.length > SMALL and request.share < SPARSE:
+        if not small and request.share < SPARSE:
             return f"the pattern shows {request.share:.0%} of the pairs"
         return None
 
     def run(self, request: Request) -> Tensor:
-        mask, causal = None, False
+        shown = self._shown(request)
+        mask, causal = None, shown is Shown.PAST
         if request.position.biased:
-            mask = self._bias(request)
-        elif request.plainly_causal:
-            causal = True
-        elif not request.all_visible:
+            mask, causal = self._bias(request), False
+        elif shown is Shown.SOME:
             mask = request.mask()
         grouped = request.k.shape[1] != request.q.shape[1]
         out = F.scaled_dot_product_attention(
@@ -76,6 +76,15 @@ class Sdpa:
         )
         blind = mask is not None and request.to.real is not None
         return out.masked_fill(~request.mask().any(-1, keepdim=True), 0) if blind else out
+
+    def _shown(self, request: Request) -> Shown:
+        """What fused kernels know without a mask, as the pattern says at once, or as its blocks come to together."""
+        if request.plainly_causal:
+            return Shown.PAST
+        if request.all_visible:
+            return Shown.ALL
+        planned = request.at.length >= BLOCK and VISITS.refuses(request) is None
+        return request.shown if planned else Shown.SOME
 
     def _bias(self, request: Request) -> Tensor:
         """The bias, with -inf where nothing may be seen."""

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from formers.attention.marks import asks_for_marks
-from formers.attention.pattern import Both, Pattern
+from formers.attention.pattern import Both, Pattern, by_heads
 from formers.attention.patterns.dilated import Dilated
 from formers.places import Spots
 from formers.spec.core import Site, parts_within
@@ -31,20 +31,12 @@ def blind_problems(pattern: Pattern, site: Site) -> Iterator[tuple[str, str]]:
         yield f"{what}: a query would meet no key but its own", f"step={max(1, horizon // 2)}"
     if asks_for_marks(pattern):
         return
-    found = [(first_blind(each), head) for each, head in _heads(pattern, site.heads).items()]
+    found = [(first_blind(each), which[0]) for each, which in by_heads(pattern, site.heads).items()]
     blind = min(((place, head) for place, head in found if place is not None), default=None)
     if blind is not None:
         whose = "a query" if len(found) == 1 else f"a query of head {blind[1]}"
         own = "Causal() & Window(1)" if site.causal else "Window(1)"
         yield f"{whose} at position {blind[0]} sees no key under {pattern!r}", f"pattern=({pattern!r}) | {own}"
-
-
-def _heads(pattern: Pattern, heads: int) -> dict[Pattern, int]:
-    """The different patterns of the heads, and the first head of each."""
-    found: dict[Pattern, int] = {}
-    for head in range(heads):
-        found.setdefault(pattern.at_head(head), head)
-    return found
 
 
 @lru_cache(maxsize=256)

@@ -8,6 +8,7 @@ from torch import Tensor, nn
 
 from formers.attention.backends import attend
 from formers.attention.blind import blind_problems
+from formers.attention.folded import attend_inputs, folding_pays
 from formers.attention.layer import head_problems, heads_inside
 from formers.attention.pattern import Causal, Everything, Pattern, Window
 from formers.attention.patterns.seen_by_all import SeenByAll, SeesAll
@@ -83,14 +84,19 @@ class LongformerAttentionLayer(nn.Module):
 
     def _seen(self, x: Tensor, call: Call, seers: "Seers") -> Tensor:
         """What the global tokens see, (B, H, G, D)."""
-        own = (self.q_global(seers.take(x)), self.k_global(x), self.v_global(x))
-        q, k, v = (split_heads(t, self.head_dim) for t in own)
+        q = split_heads(self.q_global(seers.take(x)), self.head_dim)
+        if isinstance(self.spec.position, NoPosition) and folding_pays(q.shape[2], self.head_dim):
+            return attend_inputs(q, x, call.at, self.k_global, self.v_global, self.scale, self._rate)
+        k, v = (split_heads(t, self.head_dim) for t in (self.k_global(x), self.v_global(x)))
         q = self.position.turn(q, seers.at, call.memo)
         return self._attend(q, self.position.turn(k, call.at, call.memo), v, call, seers.at, Everything())
 
     def _attend(self, q: Tensor, k: Tensor, v: Tensor, call: Call, at: Places, pattern: Pattern) -> Tensor:
-        rate = self.spec.dropout if self.training else 0.0
-        return attend(Request(q, k, v, at, call.at, pattern, self.position, self.scale, rate, call.memo))
+        return attend(Request(q, k, v, at, call.at, pattern, self.position, self.scale, self._rate, call.memo))
+
+    @property
+    def _rate(self) -> float:
+        return self.spec.dropout if self.training else 0.0
 
 
 class Seers(NamedTuple):

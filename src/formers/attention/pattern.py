@@ -66,6 +66,14 @@ class Pattern(Spec):
         return Either(self, other) if isinstance(other, Pattern) else NotImplemented
 
 
+def by_heads(pattern: Pattern, heads: int) -> dict[Pattern, list[int]]:
+    """The different patterns of so many heads, each the same for all that have it, and which heads those are."""
+    found: dict[Pattern, list[int]] = {}
+    for head in range(heads):
+        found.setdefault(pattern.at_head(head), []).append(head)
+    return found
+
+
 class Both(Pattern):
     """left & right: seen under both rules."""
 

@@ -8,6 +8,7 @@ from torch.nn import functional as F
 
 from formers.init import ResidualLinear
 from formers.places import Places
+from formers.products import products
 from formers.spec.core import Site, Spec
 
 
@@ -103,7 +104,12 @@ class DenseLayer(ProjectionLayer):
         return split_heads(self.q_proj(x), self.head_dim)
 
     def keys_values(self, x: Tensor) -> tuple[Tensor, Tensor]:
-        return split_heads(self.k_proj(x), self.head_dim), split_heads(self.v_proj(x), self.head_dim)
+        k, v = (split_heads(t, self.head_dim) for t in products(x, self.k_proj, self.v_proj))
+        return k, v
+
+    def together(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        q, k, v = (split_heads(t, self.head_dim) for t in products(x, self.q_proj, self.k_proj, self.v_proj))
+        return q, k, v
 
     def output(self, heads: Tensor) -> Tensor:
         return self.out_proj(join_heads(heads))

@@ -1,5 +1,6 @@
 """What is asked of a backend: one attention, with all that is known of it."""
 
+from enum import Enum
 from typing import NamedTuple
 
 import torch
@@ -13,6 +14,14 @@ from formers.attention.span import Span
 from formers.attention.visits.table import Visits, plan_visits
 from formers.places import Memo, Places, keys, queries
 from formers.position.core import PositionLayer
+
+
+class Shown(Enum):
+    """All pairs, those of the past and one's own, or other ones."""
+
+    ALL = "all"
+    PAST = "past"
+    SOME = "some"
 
 
 class Request(NamedTuple):
@@ -44,6 +53,21 @@ class Request(NamedTuple):
         at, to = self.at, self.to
         same = at.start is not None and at.start == to.start and at.length == to.length
         return same and at.length > 1 and type(self.pattern) is Causal
+
+    @property
+    def shown(self) -> Shown:
+        """What the blocks of its plan come to together; see `visits`."""
+        return self.memo.once(("shown", self.pattern, self.at, self.to, self.q.shape[1]), self._shown)
+
+    def _shown(self) -> Shown:
+        (queries, keys), pairs = (self.at.length, self.to.length), self.visits.pairs
+        if pairs is None or self.to.real is not None:
+            return Shown.SOME
+        if all(count == queries * keys for count in pairs):
+            return Shown.ALL
+        square = queries == keys and self.at.start == self.to.start and self.pattern.causal
+        past = queries * (queries + 1) // 2
+        return Shown.PAST if square and all(count == past for count in pairs) else Shown.SOME
 
     @property
     def share(self) -> float:

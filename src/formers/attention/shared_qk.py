@@ -9,6 +9,7 @@ from torch.autograd.function import once_differentiable
 
 from formers.attention.project import LinearShare, Projection, ProjectionLayer, join_heads, rows_together, split_heads
 from formers.init import ResidualLinear
+from formers.products import products
 from formers.spec.core import Site
 
 EPS = 1e-6  # of the mean square, as in trax
@@ -49,8 +50,8 @@ class SharedQKLayer(ProjectionLayer):
         return self.together(x)[1:]
 
     def together(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        q = self.queries(x)
-        return q, unit(q), split_heads(self.v_proj(x), self.head_dim)
+        q, v = (split_heads(t, self.head_dim) for t in products(x, self.qk_proj, self.v_proj))
+        return q, unit(q), v
 
     def output(self, heads: Tensor) -> Tensor:
         return self.out_proj(join_heads(heads))

@@ -1,1 +1,1 @@
-"""Attention over sorted chunks: one executor for whatever is local in some order of the tokens."""
+"""Attention over sorted chunks: one executor for whatever is local in an order of the tokens that content gives."""

@@ -1,6 +1,6 @@
 """Plans of sorted chunks: tokens are put in order of a bucket, several times over; a chunk of them meets its neighbours.
 
-One kind of plan serves all that is local in some order: hashing (LSH), clusters (routing), and plain windows.
+One kind of plan serves what is local in an order that content gives: hashing (LSH) and clusters (routing).
 """
 
 from dataclasses import dataclass

@@ -25,10 +25,11 @@ HEAD = torch.zeros(1, 1, 1, dtype=torch.int64)  # patterns of one head do not as
 
 
 class HeadPlan(NamedTuple):
-    """What one head of a row visits. places: how many blocks of keys a thread had best hold."""
+    """What one head of a row visits. places: how many blocks of keys a thread had best hold. pairs: how many are seen."""
 
     views: tuple[View, ...]
     places: int
+    pairs: int
 
     def moved(self, queries: Tensor, keys: Tensor) -> "HeadPlan":
         """The same plan for tokens that stand elsewhere: token i is now queries[i] or keys[i], int32."""
@@ -47,7 +48,16 @@ def plan_spots(pattern: Pattern, at: Spots, to: Spots) -> HeadPlan:
     """The plan of queries and keys at these places, one number each (T,) and (S,), for one head's pattern."""
     views = (_view(term, at, to) for term in terms_of(pattern, at, to))
     kept = tuple(view for view in views if len(view.visited))
-    return HeadPlan(kept, max(map(places_of, kept), default=1))
+    return HeadPlan(kept, max(map(places_of, kept), default=1), sum(map(_pairs, kept)))
+
+
+def _pairs(view: View) -> int:
+    """How many pairs its visits show."""
+    queries, keys = ((blocks >= 0).sum(1) for blocks in (view.queries, view.keys))
+    block = torch.repeat_interleave(torch.arange(len(queries)), view.first.diff())
+    whole, partly = view.mask == -1, view.mask[view.mask >= 0].long()
+    bits = torch.from_numpy(np.unpackbits(view.masks.numpy().view(np.uint8), axis=-1)).sum(1, dtype=torch.int64)
+    return int((queries[block] * keys[view.visited.long()])[whole].sum() + bits[partly].sum())
 
 
 def places_of(view: View) -> int:

@@ -7,17 +7,21 @@ import torch
 from torch import Tensor
 
 from formers.attention.marks import asks_for_marks
-from formers.attention.pattern import Pattern
+from formers.attention.pattern import Pattern, by_heads
 from formers.attention.visits.plan import HeadPlan, plan_run, plan_spots
 from formers.native.visits import Table, View
 from formers.places import Places, Spots
 
 
 class Visits(NamedTuple):
-    """A table of plans, and which keys are no padding (B, S), where the plans do not know; None: all that they show."""
+    """A table of plans, and which keys are no padding (B, S), where the plans do not know; None: all that they show.
+
+    pairs: how many each head sees, padding among them; None where rows are planned one by one.
+    """
 
     table: Table
     real: Tensor | None
+    pairs: tuple[int, ...] | None = None
 
 
 @torch.compiler.disable  # it looks at numbers, and a compiled model takes the plan as it comes
@@ -26,35 +30,36 @@ def plan_visits(pattern: Pattern, at: Places, to: Places, heads: int) -> Visits:
     begin, first = _start(at), _start(to)
     marked = bool(at.marks or to.marks) and asks_for_marks(pattern)
     if not marked and begin is not None and first is not None:
-        return Visits(_table_of_runs(pattern, heads, begin, at.length, first, to.length), to.real)
-    kinds, kind = _by_head(pattern, heads)
+        return _visits_of_runs(pattern, heads, begin, at.length, first, to.length)._replace(real=to.real)
+    kinds = by_heads(pattern, heads)
     plans: list[HeadPlan] = []
     which: list[list[int]] = []
     for row in range(max(_rows(at), _rows(to))):
-        which.append([len(plans) + number for number in kind])
+        which.append([len(plans) + number for number in _numbers(kinds, heads)])
         plans += [_plan_row(each, at, to, row, marked=marked) for each in kinds]
     return Visits(_table(plans, which, at.length), None)
 
 
 @lru_cache(maxsize=64)
-def _table_of_runs(pattern: Pattern, heads: int, begin: int, length: int, first: int, count: int) -> Table:
+def _visits_of_runs(pattern: Pattern, heads: int, begin: int, length: int, first: int, count: int) -> Visits:
     """Of `length` queries from position `begin` on and `count` keys from `first` on, the same in all rows."""
-    kinds, kind = _by_head(pattern, heads)
-    return _table([plan_run(each, begin, length, first, count) for each in kinds], [kind], length)
+    kinds = by_heads(pattern, heads)
+    plans = [plan_run(each, begin, length, first, count) for each in kinds]
+    table = _table(plans, [_numbers(kinds, heads)], length)
+    return Visits(table, None, tuple(plan.pairs for plan in plans))
 
 
-def _by_head(pattern: Pattern, heads: int) -> tuple[list[Pattern], list[int]]:
-    """The different patterns of the heads, and which of them each head has."""
-    kinds: dict[Pattern, int] = {}
-    kind = [kinds.setdefault(pattern.at_head(head), len(kinds)) for head in range(heads)]
-    return list(kinds), kind
+def _numbers(kinds: dict[Pattern, list[int]], heads: int) -> list[int]:
+    """Which of the kinds each head is of."""
+    number = {head: kind for kind, which in enumerate(kinds.values()) for head in which}
+    return [number[head] for head in range(heads)]
 
 
 def _plan_row(pattern: Pattern, at: Places, to: Places, row: int, *, marked: bool) -> HeadPlan:
     """Of the real tokens of one row."""
     (queries, q), (keys, k) = (_real(side, row) for side in (at, to))
     if not len(queries) or not len(keys):
-        return HeadPlan((), 1)
+        return HeadPlan((), 1, 0)
     if not marked and _is_run(q.pos) and _is_run(k.pos):
         plan = plan_run(pattern, int(q.pos[0]), len(queries), int(k.pos[0]), len(keys))
     else:

@@ -1,0 +1,76 @@
+"""Several matrix products of one input, whose gradients by it are added up by the products themselves."""
+
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+
+def products(x: Tensor, *layers: nn.Linear) -> tuple[Tensor, ...]:
+    """layer(x) for x (..., M) and each layer M -> N, (..., N) each.
+
+    Autograd would make a gradient of the size of x for every layer and add them up in passes of their own; here one
+    buffer is added to by the products. For plain float layers; whatever else stands in their place is simply called.
+    """
+    if not _plain(x, layers):
+        return tuple(layer(x) for layer in layers)
+    weights, biases = [layer.weight for layer in layers], [layer.bias for layer in layers]
+    found: tuple[Tensor, ...] = _Products.apply(x, *weights, *biases)
+    return found
+
+
+def _plain(x: Tensor, layers: tuple[nn.Linear, ...]) -> bool:
+    if not torch.is_grad_enabled() or torch.is_autocast_enabled(x.device.type) or torch.compiler.is_compiling():
+        return False
+    return all(
+        type(layer) is nn.Linear and type(layer.weight) is nn.Parameter and not _hooked(layer) for layer in layers
+    )
+
+
+def _hooked(layer: nn.Linear) -> bool:
+    """Whether somebody wants to be told when it is called."""
+    return bool(layer._forward_hooks or layer._forward_pre_hooks or layer._backward_hooks or layer._backward_pre_hooks)
+
+
+class _Products(torch.autograd.Function):
+    @staticmethod
+    def forward(x: Tensor, *parameters: Tensor | None) -> tuple[Tensor, ...]:
+        weights, biases = _halves(parameters)
+        return tuple(F.linear(x, weight, bias) for weight, bias in zip(weights, biases, strict=True))
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]) -> None:
+        x, *parameters = inputs
+        weights, biases = _halves(tuple(parameters))
+        ctx.save_for_backward(x, *weights)
+        ctx.biased = [bias is not None for bias in biases]
+
+    @staticmethod
+    def backward(ctx: Any, *upstream: Tensor) -> tuple[Tensor | None, ...]:
+        x, *weights = ctx.saved_tensors
+        wanted, count = ctx.needs_input_grad, len(weights)
+        rows, grads = x.flatten(0, -2), [grad.reshape(-1, grad.shape[-1]) for grad in upstream]
+        by_x = _summed(grads, weights).view_as(x) if wanted[0] else None
+        by_weight = [
+            grad.mT @ rows if needed else None for grad, needed in zip(grads, wanted[1 : count + 1], strict=True)
+        ]
+        by_bias = [
+            grad.sum(0) if biased and needed else None
+            for grad, biased, needed in zip(grads, ctx.biased, wanted[count + 1 :], strict=True)
+        ]
+        return by_x, *by_weight, *by_bias
+
+
+def _halves(parameters: tuple[Any, ...]) -> tuple[tuple[Tensor, ...], tuple[Tensor | None, ...]]:
+    """The weights and the biases."""
+    count = len(parameters) // 2
+    return parameters[:count], parameters[count:]
+
+
+def _summed(grads: list[Tensor], weights: list[Tensor]) -> Tensor:
+    """The sum of grad @ weight, in one buffer; in new ones while the gradient itself is to be differentiated."""
+    by_x = grads[0] @ weights[0]
+    for grad, weight in zip(grads[1:], weights[1:], strict=True):
+        by_x = by_x.addmm(grad, weight) if torch.is_grad_enabled() else by_x.addmm_(grad, weight)
+    return by_x
