@@ -1,0 +1,1 @@
+"""Compressive memory, its compressions and the losses that train them."""
