@@ -59,6 +59,11 @@ class Log:
     def map(self, change: Callable[[Tensor], Tensor]) -> "Log":
         return Log(change(self.view))
 
+    @property
+    def settled(self) -> bool:
+        """Whether it has grown in a buffer made for it, which has no gradient and which nobody else writes to."""
+        return self._buffer.made and not self._buffer.data.requires_grad
+
     def _may_write(self, stop: int) -> bool:
         buffer = self._buffer
         frozen = buffer.data.is_inference() and not torch.is_inference_mode_enabled()
@@ -68,10 +73,10 @@ class Log:
 class _Buffer:
     """Room for a log: everything before `used` belongs to somebody."""
 
-    __slots__ = ("data", "used")
+    __slots__ = ("data", "made", "used")
 
-    def __init__(self, data: Tensor, used: int) -> None:
-        self.data, self.used = data, used
+    def __init__(self, data: Tensor, used: int, *, made: bool = False) -> None:
+        self.data, self.used, self.made = data, used, made
 
     @classmethod
     def with_room(cls, old: Tensor, more: int) -> "_Buffer":
@@ -79,44 +84,54 @@ class _Buffer:
         room = (length + more) * 3 // 2 + 64
         data = old.new_empty(batch, heads, room, width)
         data[:, :, :length] = old
-        return cls(data, length)
+        return cls(data, length, made=True)
 
 
-def tree_map(change: Callable[[Tensor], Tensor], state: Any) -> Any:
-    """A state of the same shape with every tensor changed; tensors have the batch as their first axis."""
-    if isinstance(state, Tensor):
-        return change(state)
-    if isinstance(state, (Log, Places)):
-        return state.map(change)
-    if isinstance(state, tuple):
-        items = [tree_map(change, item) for item in state]
-        return type(state)(*items) if hasattr(state, "_fields") else tuple(items)
-    if isinstance(state, dict):
-        return {name: tree_map(change, item) for name, item in state.items()}
-    return state
+def tree_map(change: Callable[[Tensor], Tensor], state: Any, *, but: Callable[[Log], bool] = lambda log: False) -> Any:
+    """A state of the same shape with every tensor changed; tensors have the batch as their first axis.
 
-
-def select(state: Any, rows: Tensor) -> Any:
-    """The state of some rows of the batch, in the order of `rows` (int64), which may repeat one."""
-    seen: dict[int, Any] = {}
-
-    def pick(tensor: Tensor) -> Tensor:
-        return tensor.index_select(0, rows.to(tensor.device))
+    Places that layers share stay shared, so that they go on sharing masks. but: of which logs nothing is to be changed.
+    """
+    seen: dict[int, Places] = {}
 
     def walk(part: Any) -> Any:
-        if isinstance(part, Places):  # layers share their places: keep them shared, so that they share masks
-            return seen.setdefault(id(part), part.map(pick))
+        if isinstance(part, Tensor):
+            return change(part)
+        if isinstance(part, Log):
+            return part if but(part) else part.map(change)
+        if isinstance(part, Places):
+            if id(part) not in seen:
+                seen[id(part)] = part.map(change)
+            return seen[id(part)]
         if isinstance(part, tuple):
             items = [walk(item) for item in part]
             return type(part)(*items) if hasattr(part, "_fields") else tuple(items)
-        return tree_map(pick, part)
+        if isinstance(part, dict):
+            return {name: walk(item) for name, item in part.items()}
+        return part
 
     return walk(state)
 
 
+def select(state: Any, rows: Tensor) -> Any:
+    """The state of some rows of the batch, in the order of `rows` (int64), which may repeat one."""
+    return tree_map(lambda tensor: tensor.index_select(0, rows.to(tensor.device)), state)
+
+
 def detach(state: Any) -> Any:
     """The same state without its gradient: the next call does not reach back into the last one."""
-    return tree_map(Tensor.detach, state)
+    return tree_map(Tensor.detach, state, but=lambda log: log.settled)
+
+
+def handed_on(state: Any) -> Any:
+    """The same state for the next step of training: without its gradient, and in memory of its own, so that an update of
+    the parameters does not reach it, nothing else is kept alive by it, and it lies as one that was loaded does.
+
+    A log that is settled goes on growing where it is: it may be too large to be copied at every step.
+    """
+    return tree_map(
+        lambda tensor: tensor.detach().clone(memory_format=torch.contiguous_format), state, but=lambda log: log.settled
+    )
 
 
 def tensors(state: Any) -> list[Tensor]:

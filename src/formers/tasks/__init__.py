@@ -1,6 +1,6 @@
 """Tasks: what is learned from which data, and how well a model does it."""
 
-from formers.tasks.causal import Causal, evaluate_text
+from formers.tasks.causal import Causal, CausalStreams, causal_task, evaluate_text
 from formers.tasks.masked import Masked
 from formers.tasks.pairs import PreparedPairs, prepare_pairs
 from formers.tasks.prepare import Prepared, open_prepared, prepare
@@ -11,6 +11,7 @@ from formers.train.task import Batch, Loss, Size, Task
 __all__ = [
     "Batch",
     "Causal",
+    "CausalStreams",
     "Loss",
     "Masked",
     "MaskedSentences",
@@ -19,6 +20,7 @@ __all__ = [
     "Size",
     "Task",
     "Translation",
+    "causal_task",
     "evaluate_text",
     "open_prepared",
     "prepare",

@@ -16,17 +16,26 @@ Read = Callable[[Tensor], Tensor]
 
 
 def lost(
-    model: Any, targets: Tensor, *inputs: Tensor, chunk: int | None = None, smoothing: float = 0.0, **named: Any
+    model: Any,
+    targets: Tensor,
+    *inputs: Tensor,
+    chunk: int | None = None,
+    smoothing: float = 0.0,
+    remember: bool = False,
+    **named: Any,
 ) -> Loss:
-    """What a model loses on targets, (B, T) or those at `logits_at`, given its inputs; it remembers nothing of them.
+    """What a model loses on targets, (B, T) or those at `logits_at`, given its inputs.
 
-    chunk: how many targets have their logits at a time, None: all. smoothing: see `summed_nats`.
+    chunk: how many targets have their logits at a time, None: all. smoothing: see `summed_nats`. remember: whether there
+    is to be a state that goes on from here.
     """
     if chunk is None:
-        out = model(*inputs, **named, remember=False)
-        return Loss(summed_nats(out.logits, targets, smoothing), out.losses, out.records)
-    out = model(*inputs, **named, remember=False, loss=ChunkedNats(targets, chunk, smoothing))
-    return Loss(out.nats, out.losses, out.records)
+        out = model(*inputs, **named, remember=remember)
+        return Loss(
+            summed_nats(out.logits, targets, smoothing), out.losses, out.records, out.state if remember else None
+        )
+    out = model(*inputs, **named, remember=remember, loss=ChunkedNats(targets, chunk, smoothing))
+    return Loss(out.nats, out.losses, out.records, out.state if remember else None)
 
 
 class ChunkedNats:

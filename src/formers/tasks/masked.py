@@ -34,8 +34,7 @@ class Masked:
     def __init__(self, prepared: Prepared, spec: TrainSpec) -> None:
         if prepared.tokenizer.mask is None:
             raise DataError(f"the tokenizer has no id that hides a token; prepare the text with special={SPECIAL}")
-        if spec.length < 2:
-            raise DataError("rows of one token leave nothing to fill it in from; use length=2 or more")
+        require_neighbours(spec)
         self._prepared, self._spec = prepared, spec
         self._windows = Packed(prepared.train, spec.length - 1, spec.batch, spec.seed)
 
@@ -98,3 +97,9 @@ def _tested(model: Any, batch: Batch, real: Tensor) -> tuple[Loss, Tensor]:
         truth = batch["truth"].to(device)[chosen]
         loss = Loss(summed_nats(out.logits, truth), out.losses, out.records)
         return loss, (out.logits.argmax(-1) == truth).sum()
+
+
+def require_neighbours(spec: TrainSpec) -> None:
+    """Raises DataError where a hidden token would stand alone in its row."""
+    if spec.length < 2:
+        raise DataError("rows of one token leave nothing to fill it in from; use length=2 or more")

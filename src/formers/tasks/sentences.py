@@ -17,7 +17,7 @@ from formers.spec import Spec
 from formers.spec.core import parts_within
 from formers.tasks.fit import require_fit
 from formers.tasks.loss import summed_nats
-from formers.tasks.masked import EVALUATION
+from formers.tasks.masked import EVALUATION, require_neighbours
 from formers.tasks.prepare import Prepared
 from formers.tasks.score import Tally
 from formers.train.spec import TrainSpec
@@ -55,8 +55,7 @@ class MaskedSentences:
             raise DataError(
                 f"the tokenizer has no id for {', '.join(missing)}; prepare the text with special={SPECIAL}"
             )
-        if spec.length < 2:
-            raise DataError("rows of one token leave nothing to fill it in from; use length=2 or more")
+        require_neighbours(spec)
         if spec.loss_chunk is not None:
             raise ConfigError(
                 "hidden sentences are told from the last hidden states, which are not kept where logits are made in "

@@ -4,12 +4,14 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from types import MappingProxyType
+from typing import Any
 
 import torch
 from torch import nn
 
 from formers.data.atomic import read_json, write_json
 from formers.errors import CheckpointError, DataError
+from formers.saved_state import load_state, save_state
 from formers.spec import Spec
 from formers.train.digest import digest_of_file
 from formers.train.folder import whole_folder
@@ -17,6 +19,7 @@ from formers.train.moments import read_moments, write_moments
 from formers.train.weights import read_weights, write_weights
 
 MODEL, OPTIMIZER, STATE = "model.safetensors", "optimizer.safetensors", "state.json"
+CARRIED = "carried.safetensors"
 
 
 @dataclass(frozen=True)
@@ -35,8 +38,11 @@ def save_checkpoint(
     optimizer: torch.optim.Optimizer | None = None,
     position: Position = Position(),
     data: Mapping[str, str] = MappingProxyType({}),
+    carried: tuple[Any, ...] | None = None,
 ) -> None:
     """Write a checkpoint, which appears at `path` when it is complete. `data` identifies what was trained on.
+
+    carried: what the next step goes on from, see `Updater`.
 
     Without an optimiser (a model that was imported, say) it can be loaded, but no run can go on from it.
     Raises CheckpointError, with nothing left behind, if the disk refuses.
@@ -46,6 +52,8 @@ def save_checkpoint(
             write_weights(folder / MODEL, model, spec)
             if optimizer is not None:
                 write_moments(folder / OPTIMIZER, optimizer, model)
+            if carried is not None:
+                save_state(folder / CARRIED, carried)
             sha256 = {path.name: digest_of_file(path) for path in sorted(folder.glob("*.safetensors"))}
             write_json(folder / STATE, {**asdict(position), "data": dict(data), "sha256": sha256})
     except (OSError, DataError) as error:
@@ -72,6 +80,11 @@ def load_checkpoint(
     read_weights(path / MODEL, model, spec)
     read_moments(path / OPTIMIZER, optimizer, model)
     return position
+
+
+def load_carried(path: Path, device: torch.device) -> tuple[Any, ...] | None:
+    """What a step after the checkpoint goes on from, None if it was trained on without. Raises CheckpointError."""
+    return load_state(path / CARRIED, device) if (path / CARRIED).exists() else None
 
 
 def require_whole(path: Path) -> tuple[Position, dict[str, str]]:

@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import cast
+from typing import Any, cast
 
 import torch
 from rich.console import Console
@@ -11,7 +11,7 @@ from torch import nn
 from formers.data.tokenizer import Tokenizer
 from formers.errors import CheckpointError
 from formers.spec import Spec
-from formers.train.checkpoint import Position, load_checkpoint, save_checkpoint
+from formers.train.checkpoint import Position, load_carried, load_checkpoint, save_checkpoint
 from formers.train.device import AUTO, autocast, pick_device, private_chance
 from formers.train.display import Display
 from formers.train.interrupt import Interrupt
@@ -20,7 +20,7 @@ from formers.train.plot import plot_loss
 from formers.train.recorder import Recorder
 from formers.train.run import Run
 from formers.train.spec import TrainSpec
-from formers.train.task import Task
+from formers.train.task import StreamTask, Task
 from formers.train.update import Updater
 
 
@@ -94,7 +94,8 @@ class _Session:
         self._model, self._model_spec, self._task, self._spec = model, model_spec, task, spec
         self._folder, self._device = folder, device
         self._optimizer = spec.optimizer.build(model)
-        self._position = self._load()
+        self._position, carried = self._load()
+        self._update = Updater(model, task, spec, self._optimizer, device, carried)
 
     def run(self, console: Console | None, save_first: bool) -> Outcome:
         rewind(self._folder.metrics, self._position.step)
@@ -118,10 +119,9 @@ class _Session:
     def _steps(self) -> dict[str, float]:
         """Go to the last step, or until Ctrl-C; gives the last evaluation. One that was due at a checkpoint is made
         after it is saved, and so again after resuming from there."""
-        update = Updater(self._model, self._task, self._spec, self._optimizer, self._device)
         held_out = self._evaluate() if self._is_due(self._spec.evaluate_every) else {}
         while self._recorder.position.step < self._spec.steps and not self._interrupt.asked:
-            self._recorder.add(update(self._recorder.position.step + 1))
+            self._recorder.add(self._update(self._recorder.position.step + 1))
             if self._is_due(self._spec.checkpoint_every):
                 self._save()
             if self._is_due(self._spec.evaluate_every) and not self._interrupt.asked:
@@ -132,18 +132,26 @@ class _Session:
         step = self._recorder.position.step
         return step > 0 and (step % every == 0 or step == self._spec.steps)
 
-    def _load(self) -> Position:
+    def _load(self) -> tuple[Position, tuple[Any, ...] | None]:
+        """Where the run stands, and what its next step goes on from."""
         checkpoints = self._folder.checkpoints()
         if not checkpoints:
-            return Position()
-        return load_checkpoint(checkpoints[-1], self._model, self._model_spec, self._optimizer, self._task.data)
+            return Position(), None
+        latest = checkpoints[-1]
+        position = load_checkpoint(latest, self._model, self._model_spec, self._optimizer, self._task.data)
+        carried = load_carried(latest, self._device)
+        goes_on = isinstance(self._task, StreamTask) and self._task.continues(position.step + 1)
+        if goes_on and position.step and carried is None:
+            raise CheckpointError(f"{latest} lacks the state that step {position.step + 1} goes on from; train anew")
+        return position, carried
 
     def _save(self) -> None:
         self._recorder.pause()
         position = self._recorder.position
         path = self._folder.checkpoint(position.step)
         if not path.exists():
-            save_checkpoint(path, self._model, self._model_spec, self._optimizer, position, self._task.data)
+            data, carried = self._task.data, self._update.carried
+            save_checkpoint(path, self._model, self._model_spec, self._optimizer, position, data, carried)
             self._folder.prune(self._spec.keep)
         self._recorder.resume()
 

@@ -124,10 +124,14 @@ def load_model(path: str | Path) -> nn.Module:
     return model.eval()
 
 
+def run_folder(path: Path) -> Path:
+    """The run itself, or the run that a checkpoint belongs to."""
+    return path.parent.parent if (path / MODEL).is_file() else path
+
+
 def load_run_tokenizer(path: str | Path) -> Tokenizer:
     """The tokenizer of a run folder, or of the run that a checkpoint belongs to. Raises DataError if there is none."""
-    path = Path(path)
-    return load_tokenizer(path.parent.parent if (path / MODEL).is_file() else path)
+    return load_tokenizer(run_folder(Path(path)))
 
 
 def _checkpoint_of(path: Path) -> Path:

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Mapping
 from types import MappingProxyType
-from typing import Any, NamedTuple, Protocol
+from typing import Any, NamedTuple, Protocol, runtime_checkable
 
 import torch
 from torch import Tensor, nn
@@ -26,12 +26,14 @@ class Size(NamedTuple):
 class Loss(NamedTuple):
     """nats: a scalar, summed over the targets of a batch; named: the model's own losses, scalars, by name.
 
-    records: what layers noted, for those that learn from it by themselves; see `Learner`.
+    records: what layers noted, for those that learn from it by themselves; see `Learner`. state: what the model keeps for
+    the next step of a `StreamTask`, its gradient included; None: nothing.
     """
 
     nats: Tensor
     named: Mapping[str, Tensor]
     records: Mapping[str, tuple[Tensor, ...]] = MappingProxyType({})
+    state: Any = None
 
 
 def untold(done: float) -> None:
@@ -59,6 +61,21 @@ class Task(Protocol):
 
     def evaluate(self, model: nn.Module, limit: int | None = None, tick: Tick = untold) -> dict[str, float]:
         """How well the model, which is in evaluation mode, does on held-out data; on about its first `limit` tokens."""
+
+
+@runtime_checkable
+class StreamTask(Task, Protocol):
+    """A task whose rows go on from step to step, for a model that carries a state through training.
+
+    The training loop keeps the state of each piece of a batch, without its gradient, gives it back with the same rows of
+    the next step, and saves it in checkpoints.
+    """
+
+    def continues(self, step: int) -> bool:
+        """Whether the rows of update `step`, counted from 1, go on from those of the one before it."""
+
+    def loss(self, model: Any, batch: Batch, state: Any = None) -> Loss:
+        """As of any task, after what the same rows left; None: they begin here. Its `state` is for the next step."""
 
 
 def to_device(batch: Batch, device: torch.device) -> Batch:

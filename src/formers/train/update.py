@@ -4,17 +4,18 @@ import functools
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
 from torch.nn.utils import clip_grad_norm_
 
 from formers.errors import ConfigError
+from formers.state import handed_on
 from formers.train.device import autocast, seed_generators, seed_of_step
 from formers.train.learning import Lessons
 from formers.train.spec import TrainSpec
-from formers.train.task import Loss, Task, pieces, to_device
+from formers.train.task import Batch, Loss, StreamTask, Task, pieces, to_device
 
 
 @dataclass(frozen=True)
@@ -31,15 +32,26 @@ class Update:
 
 
 class Updater:
-    """Updates a model, step by step; what a step does depends on nothing but parameters, optimiser and its number."""
+    """Updates a model, step by step; what a step does depends on nothing but parameters, optimiser, its number, and what
+    it carries on from the step before.
+
+    carried: the state of each piece of the batch after the latest step, for a `StreamTask`; None: there is none.
+    """
 
     def __init__(
-        self, model: nn.Module, task: Task, spec: TrainSpec, optimizer: torch.optim.Optimizer, device: torch.device
+        self,
+        model: nn.Module,
+        task: Task,
+        spec: TrainSpec,
+        optimizer: torch.optim.Optimizer,
+        device: torch.device,
+        carried: tuple[Any, ...] | None = None,
     ) -> None:
         self._forward = compiled(model) if spec.compile else model
         self._task, self._spec, self._optimizer, self._device = task, spec, optimizer, device
         self._parameters = [parameter for group in optimizer.param_groups for parameter in group["params"]]
         self._lessons = Lessons(model)
+        self.carried = carried
 
     def __call__(self, step: int) -> Update:
         """Do update `step`, counted from 1, without waiting for the device."""
@@ -63,10 +75,10 @@ class Updater:
         parts = pieces(self._task.batch(step), self._spec.accumulation)
         sizes = [self._task.size(part) for part in parts]
         targets = sum(size.targets for size in sizes)
-        losses = []
-        for part in parts:
+        losses, after = [], []
+        for part, past in zip(parts, self._pasts(step, len(parts)), strict=True):
             with autocast(self._device, self._spec.precision):
-                loss = self._task.loss(forward, to_device(part, self._device))
+                loss = self._lost(forward, to_device(part, self._device), past)
             self._lessons.note(loss.records)
             share = Loss(loss.nats / targets, {name: value / len(parts) for name, value in loss.named.items()})
             objective = share.nats
@@ -74,7 +86,19 @@ class Updater:
                 objective = objective + self._spec.auxiliary * value
             objective.backward()
             losses.append(Loss(share.nats.detach(), {name: value.detach() for name, value in share.named.items()}))
+            after.append(handed_on(loss.state))
+        self.carried = None if after[0] is None else tuple(after)
         return sum(size.tokens for size in sizes), losses
+
+    def _pasts(self, step: int, count: int) -> tuple[Any, ...]:
+        """What the rows of each piece go on from."""
+        goes_on = isinstance(self._task, StreamTask) and self._task.continues(step)
+        return self.carried if goes_on and self.carried is not None else (None,) * count
+
+    def _lost(self, forward: Callable[..., Any], batch: Batch, past: Any) -> Loss:
+        if past is None:
+            return self._task.loss(forward, batch)
+        return cast(StreamTask, self._task).loss(forward, batch, past)
 
     def _clip(self) -> Tensor:
         return clip_grad_norm_(self._parameters, math.inf if self._spec.clip is None else self._spec.clip)

@@ -69,11 +69,16 @@ class Ordered:
         # Places in the stream of inputs and targets, in which `start` comes first where there is one.
         places = rows[:, None] * self.length + np.arange(self.length + 1)
         real = places <= self.targets
-        before = self._start is not None
-        ids = self._tokens[np.clip(places - before, 0, len(self._tokens) - 1)].astype(np.int64)
-        if self._start is not None:
-            ids[places == 0] = self._start
-        return EvaluationBatch(torch.from_numpy(ids), torch.from_numpy(real))
+        return EvaluationBatch(ids_at(places, self._tokens, self._start), torch.from_numpy(real))
+
+
+def ids_at(places: npt.NDArray[np.int64], tokens: npt.NDArray[np.integer[Any]], start: int | None) -> Tensor:
+    """The ids at places of a text in front of which `start` stands, if there is one; past the end, any."""
+    before = start is not None
+    ids = tokens[np.clip(places - before, 0, len(tokens) - 1)].astype(np.int64)
+    if start is not None:
+        ids[places == 0] = start
+    return torch.from_numpy(ids)
 
 
 def windows_of(tokens: npt.ArrayLike, length: int, batch: int) -> npt.NDArray[np.integer[Any]]:
