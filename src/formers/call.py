@@ -29,6 +29,9 @@ class Call:
     memo: what the layers of this one call share. Nothing that a gradient flows through: a recomputed pass meets it again.
     read: from a hidden state (..., M) to logits (..., V), as at the end of the model, for layers that may stop early.
     remember: False says that nothing continues this call: no layer need keep a state, and none comes out of the model.
+    retrieved: (B, T, k) int64, the tokens that somebody found for each place, -1 for none. No mark of the places, for a
+        cache would carry it along with every key.
+    table: (V, M), the model's own vectors of its tokens, for layers that read these.
     """
 
     at: Places
@@ -37,6 +40,8 @@ class Call:
     memo: Memo = field(default_factory=Memo)
     read: Callable[[Tensor], Tensor] | None = None
     remember: bool = True
+    retrieved: Tensor | None = None
+    table: Tensor | None = None
 
     def with_places(self, at: Places) -> "Call":
         """The same call for other tokens: some of a layer's, say, or an encoder's output put in front of them."""
@@ -82,6 +87,11 @@ class Layer(Spec):
     def norms_itself(self) -> bool:
         """Whether it reads the stream as it is, through norms of its own, so that none stands before it."""
         return False
+
+    @property
+    def max_length(self) -> int | None:
+        """How many positions it reads; None: any number."""
+        return None
 
     def in_dim(self, dim: int) -> int:
         """The width of what it reads, at a site `dim` wide."""

@@ -52,6 +52,11 @@ class EmbeddingLayer(nn.Module):
 
     def forward(self, tokens: Tensor, call: Call) -> Tensor:
         """tokens (B, T) int64 -> (B, T, M)."""
+        y: Tensor = self.dropout(self.vectors(tokens, call))
+        return y
+
+    def vectors(self, tokens: Tensor, call: Call) -> Tensor:
+        """What is dropped out of, (B, T, M)."""
         x: Tensor = self.tokens(tokens)
         x = x * self.scale if self.scale != 1.0 else x
         if self.segments is not None:
@@ -59,5 +64,4 @@ class EmbeddingLayer(nn.Module):
             x = x + self.segments(torch.zeros_like(tokens) if segment is None else segment)
         if self.position is not None:
             x = self.position(x, call)
-        x = x if self.norm is None else self.norm(x)
-        return self.dropout(x)
+        return x if self.norm is None else self.norm(x)

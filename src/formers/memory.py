@@ -1,5 +1,6 @@
 """Memory: what attention keeps of earlier calls, and what of it the queries of this call meet."""
 
+from collections.abc import Iterator
 from typing import TYPE_CHECKING, NamedTuple, Protocol
 
 import torch
@@ -11,6 +12,7 @@ from formers.spec.core import Site, Spec
 from formers.state import Log
 
 if TYPE_CHECKING:
+    from formers.attention.layer import Attention
     from formers.attention.pattern import Pattern
     from formers.attention.project import ProjectionLayer
 
@@ -26,6 +28,10 @@ class Project(Protocol):
         """Queries, keys and values of inputs that stand nowhere."""
 
     def __call__(self, inputs: Tensor, places: Places) -> tuple[Tensor, Tensor]: ...
+
+    def weights(self, inputs: Tensor, at: Places, k: Tensor, to: Places, pattern: "Pattern") -> Tensor:
+        """(B, H, T, S): how much inputs that stand at `at` would attend to keys as this makes them, which stand at `to`.
+        Dense, and worked out for whoever asks: attention itself keeps no weights."""
 
 
 class KeysValues(NamedTuple):
@@ -52,6 +58,14 @@ class Recalled(NamedTuple):
 
 class Memory(Spec):
     """A rule of remembering. Built for a pattern: what it never shows again need not be kept."""
+
+    def shows(self, pattern: "Pattern") -> "Pattern":
+        """What of a pattern a query sees where this is the memory."""
+        return pattern
+
+    def problems_with(self, attention: "Attention", site: Site) -> Iterator[tuple[str, str]]:
+        """What is wrong with an attention that has this memory, at the site of the attention."""
+        return iter(())
 
     def build(self, site: Site, pattern: "Pattern") -> "MemoryRule":
         raise NotImplementedError

@@ -3,7 +3,9 @@
 import functools
 from collections.abc import Iterator, Mapping
 from dataclasses import replace
+from typing import Any
 
+import torch
 from torch import Tensor, nn
 
 from formers.block import StackLayer, chain_problems
@@ -15,7 +17,7 @@ from formers.norm import LayerNorm, Norm
 from formers.output import ModelState, Output, StreamLoss
 from formers.spec.check import check
 from formers.spec.codec import to_json
-from formers.spec.core import Site, Spec
+from formers.spec.core import Site, Spec, parts_within
 from formers.tokens import At, chosen, place, seen_after
 
 EVERY = slice(None)
@@ -44,6 +46,12 @@ class TokenModel(Spec):
             yield f"a stream {self.dim} wide carries nothing", "dim=256"
         if not self.blocks:
             yield "a model without blocks only looks up its embedding", "blocks=stack(Block((...)), times=2)"
+        carried = [part for part in parts_within(self.blocks) if part.carries]
+        if self.embedding.position is not None and carried:
+            what = (
+                f"{self.embedding.position!r} tells absolute places, and {type(carried[0]).__name__} brings what came"
+            )
+            yield f"{what} before without end: this wants relative ones", "embedding=Embedding()"
         yield from chain_problems(self.blocks, self.dim, self.dim)
         if self.out_dim != self.dim and self.head is not None and self.head.tied:
             what = f"the depth puts out {self.out_dim} numbers for each token, and {self.head!r} reads {self.dim}"
@@ -54,8 +62,10 @@ class TokenModel(Spec):
 
     @property
     def max_length(self) -> int | None:
-        """How many positions there are; None: any number."""
-        return self.embedding.position.max_length if self.embedding.position else None
+        """How many positions there are, by the embedding and by the layers; None: any number."""
+        limits = [part.max_length for part in parts_within(self.blocks) if isinstance(part, Layer)]
+        limits += [self.embedding.position.max_length] if self.embedding.position else []
+        return min((limit for limit in limits if limit is not None), default=None)
 
     @property
     def out_dim(self) -> int:
@@ -129,6 +139,7 @@ class TokenLayer(nn.Module):
         seed: int = 0,
         remember: bool = True,
         loss: StreamLoss | None = None,
+        retrieved: Tensor | None = None,
     ) -> Output:
         """tokens (B, T) int64; state: of an earlier call that this one continues.
 
@@ -136,11 +147,13 @@ class TokenLayer(nn.Module):
         logits_at: the positions to predict at: a slice, a bool mask (B, T) -> (N, V), or None for none.
         encoded: an encoder's output, for cross-attention. seed: of choices that are random but repeatable.
         remember: False leaves the state out, and all that layers would keep for it. loss: works out Output.nats from
-        what would be predicted from at `logits_at`, in place of logits.
+        what would be predicted from at `logits_at`, in place of logits. retrieved: (B, T, k) int64, tokens that were found
+        for each place, -1 for none, for a model with a `RetrievalGate`.
         """
         seen = 0 if state is None else state.seen
         at = place(tokens, seen, mask, marks)
-        call = Call(at, encoded, seed, remember=remember)
+        table = None if retrieved is None else self.embedding.tokens.weight
+        call = Call(at, encoded, seed, remember=remember, retrieved=retrieved, table=table)
         head = head_of(self.head, call)
         read = self.read if head is self.head else functools.partial(self.read, head=head)
         call = replace(call, read=read)
@@ -185,9 +198,16 @@ class TokenLayer(nn.Module):
         marks: Mapping[str, Tensor] | None = None,
         logits_at: At = slice(-1, None),
         seed: int = 0,
+        retrieved: Tensor | None = None,
     ) -> Output:
         """Continue a stream by tokens (B, T); the same method as an encoder-decoder's."""
-        return self(tokens, state, mask=mask, marks=marks, logits_at=logits_at, seed=seed)
+        return self(tokens, state, mask=mask, marks=marks, logits_at=logits_at, seed=seed, retrieved=retrieved)
+
+
+def on_meta(spec: Any) -> Any:
+    """The model of a spec on the `meta` device, in evaluation mode: it says what there is, and holds nothing."""
+    with torch.device("meta"):
+        return spec.build().eval()
 
 
 def parameter_count(model: nn.Module) -> int:

@@ -81,6 +81,12 @@ def test_show_draws_a_picture(cli: Cli, tmp_path: Path) -> None:
     assert (tmp_path / "pattern.png").read_bytes().startswith(b"\x89PNG")
 
 
+def test_a_picture_has_the_name_of_one(cli: Cli, tmp_path: Path) -> None:
+    told = cli("show", *SMALL, "--plot", tmp_path / "window=0")
+    assert told.code == 2 and "window=0' is no picture; name a file that ends in .png" in told.err
+    assert not list(tmp_path.iterdir())
+
+
 @pytest.mark.parametrize(
     ("words", "told"),
     [
@@ -134,6 +140,10 @@ def test_check_goes_through_all_files(cli: Cli, tmp_path: Path) -> None:
     code, out, err = cli("check", tmp_path / "missing.json", tmp_path / "fine.json")
     assert code == 1
     assert "fine.json: fine, gpt2" in out and "missing.json" in err
+
+
+def test_check_tells_a_member_how_to_become_a_file(cli: Cli) -> None:
+    assert "gpt2 is a member, and a file is asked for: formers show gpt2 --json > gpt2.json" in cli("check", "gpt2").err
 
 
 def test_check_knows_training_specs(cli: Cli, trained: Path, tmp_path: Path) -> None:

@@ -4,7 +4,11 @@ from collections.abc import Iterator
 from typing import Any
 
 import torch
+from compressive_subjects import compressive_decoders
 from factorised_subjects import factorised_decoders, factorised_encoders
+from kernel_subjects import kernel_decoders, kernel_encoders, kernel_pairs
+from low_rank_subjects import low_rank_decoders, low_rank_encoders, low_rank_pairs
+from memorizing_subjects import memorizing_decoders
 from sizes import ALIKE, DIM, HEADS, LENGTH, VOCAB, decoder
 from sparse_subjects import sparse_decoders, sparse_encoders, sparse_pairs
 from torch import Tensor, nn
@@ -30,10 +34,12 @@ from formers import (
     Embedding,
     Encoder,
     EncoderDecoder,
+    Feedback,
     Global,
     GlobalLocal,
     GlobalLocalAttention,
     HeadSpans,
+    KeepInputs,
     Learned,
     Local1D,
     Local2D,
@@ -45,10 +51,12 @@ from formers import (
     RandomBlocks,
     RelativeKeys,
     RelativeLabels,
+    RetrievalGate,
     Reversible,
     RMSNorm,
     Rotary,
     Routing,
+    Segments,
     Shaw,
     SinkhornAttention,
     Sinusoidal,
@@ -74,6 +82,7 @@ RELATIVE = {
     "shaw": Shaw(3),
     "relative keys": RelativeKeys(4),
     "transformer-xl": TransformerXL(),
+    "transformer-xl, clamped": TransformerXL(5),
     "rotary": Rotary(),
     "rotary adjacent": Rotary(pairing="adjacent"),
     "distance-aware": DistanceAware(),
@@ -83,6 +92,7 @@ CAUSAL_ONLY = {"alibi": ALiBi()}
 PATTERNS = {
     "window": Causal() & Window(5),
     "blocks": Causal() & Blocks(6),
+    "segments": Causal() & Segments(4, 6),
     "dilated heads": Causal() & ByHead((Window(4), Dilated(3, 4))),
     "blocks and the one before": Causal() & Blocks(4, before=1),
     "window or blocks": Causal() & (Window(3) | Blocks(4)),
@@ -118,6 +128,8 @@ def decoder_parts() -> Iterator[tuple[str, Decoder]]:
         yield f"{name} shaw", decoder(name, Attention(HEADS, pattern=pattern, position=Shaw(2)))
     yield "grouped heads", decoder("grouped heads", Attention(HEADS, kv_heads=2, position=Rotary()))
     yield "one key head", decoder("one key head", Attention(HEADS, kv_heads=1, position=ALiBi()))
+    kept = Attention(HEADS, kv_heads=2, pattern=PATTERNS["segments"], position=Rotary(), memory=KeepInputs())
+    yield "kept inputs", decoder("kept inputs", kept)
     yield "wide heads", decoder("wide heads", Attention(3, head_dim=10, position=T5Buckets(8, 12)))
     for name, attention in (BY_CONTENT | SPANS).items():
         yield name, decoder(name, attention)
@@ -127,6 +139,11 @@ def decoder_parts() -> Iterator[tuple[str, Decoder]]:
     yield "reversible mean", Decoder("reversible mean", VOCAB, DIM, (Reversible(REVERSIBLE, "mean"),))
     channels = ChannelEmbedding(Coordinates(Canvas(4, 6, 3)), channels=3)
     yield "channels", decoder("channels", Attention(HEADS), channels, head=Untied())
+    feedback = Feedback(2, HEADS, GLU(24), reach=30, residual=PostNorm(RMSNorm()))
+    yield "feedback", Decoder("feedback", VOCAB, DIM, (feedback,))
+    block = Block((Attention(HEADS, position=Rotary()), MLP(48)))
+    gated = (*stack(block, times=2), RetrievalGate(RMSNorm()))
+    yield "retrieval gate", Decoder("retrieval gate", VOCAB, DIM, gated, norm=None)
     block = Block((GLU(24), Attention(HEADS, position=Rotary()), GLU(24)), PostNorm(RMSNorm()))
     yield "macaron", Decoder("macaron", VOCAB, DIM, stack(block, times=2))
 
@@ -174,8 +191,14 @@ SPECS |= {f"encoder with {n}": s for n, s in encoder_parts()}
 SPECS |= {f"decoder with {n}": s for n, s in sparse_decoders()}
 SPECS |= {f"encoder with {n}": s for n, s in sparse_encoders()}
 SPECS |= {f"decoder with {n}": s for n, s in factorised_decoders()}
+SPECS |= {f"decoder with {n}": s for n, s in compressive_decoders()}
 SPECS |= {f"encoder with {n}": s for n, s in factorised_encoders()}
-SPECS |= dict(sparse_pairs())
+SPECS |= {f"decoder with {n}": s for n, s in kernel_decoders()}
+SPECS |= {f"encoder with {n}": s for n, s in kernel_encoders()}
+SPECS |= {f"decoder with {n}": s for n, s in low_rank_decoders()}
+SPECS |= {f"encoder with {n}": s for n, s in low_rank_encoders()}
+SPECS |= {f"decoder with {n}": s for n, s in memorizing_decoders()}
+SPECS |= dict(sparse_pairs()) | dict(low_rank_pairs()) | dict(kernel_pairs())
 DECODERS = [name for name, spec in SPECS.items() if isinstance(spec, (Decoder, EncoderDecoder))]
 ENCODERS = [name for name, spec in SPECS.items() if isinstance(spec, Encoder)]
 REVERSIBLES = [name for name in DECODERS if "Reversible(" in repr(SPECS[name])]
@@ -213,6 +236,14 @@ def marks_for(spec: Any, inputs: Tensor, mask: Tensor | None) -> dict[str, Tenso
     return {"global": (inputs % 13 == 0).long()} if "LongformerAttention(" in repr(spec) else None
 
 
+def retrieved_for(spec: Any, inputs: Tensor) -> dict[str, Tensor]:
+    """What was found for each token, where a model reads it: three tokens, some of them missing, or none at all."""
+    if "RetrievalGate(" not in repr(spec):
+        return {}
+    found = (inputs[..., None] * torch.tensor([7, 5, 3]) + torch.tensor([1, 4, 9])) % 53 - 13
+    return {"retrieved": found.clamp(min=-1).masked_fill(inputs[..., None] % 5 == 2, -1)}
+
+
 class Stream:
     """The predicted side of any model: a decoder itself, or the target side over a fixed source."""
 
@@ -228,10 +259,12 @@ class Stream:
         """Logits of one pass."""
         if self.paired:
             return self.model(self.source[rows], inputs, mask=mask).logits
-        return self.model(inputs, mask=mask, marks=marks_for(self.model.spec, inputs, mask)).logits
+        given = retrieved_for(self.model.spec, inputs)
+        return self.model(inputs, mask=mask, marks=marks_for(self.model.spec, inputs, mask), **given).logits
 
     def piece(self, inputs: Tensor, state: Any, mask: Tensor | None = None) -> tuple[Tensor, Any]:
-        out = self.model.step(inputs, state, mask=mask, logits_at=slice(None))
+        given = retrieved_for(self.model.spec, inputs)
+        out = self.model.step(inputs, state, mask=mask, logits_at=slice(None), **given)
         return out.logits, out.state
 
     @property

@@ -24,8 +24,16 @@ REFUSED = {
     "decoder with infinite": "InfiniteLayer", "adaptive_span": "SpanAttentionLayer",
     "decoder with spans": "SpanAttentionLayer", "decoder with query spans": "SpanAttentionLayer",
     "decoder with relative keys": "RelativeKeysLayer", "decoder with channels": "ChannelEmbeddingLayer",
-    "decoder with random blocks": "RandomBlocks.* without end",
+    "decoder with projected embedding": "ProjectedEmbeddingLayer",
+    "slots of a source, linear": "LinformerCrossLayer", "slots of a source, pooled": "LinformerCrossLayer",
+    "decoder with random blocks": "RandomBlocks.* without end", "spalm": "KeepInputsRule|TransformerXLLayer",
+    "decoder with retrieval gate": "RetrievalGateLayer", "transformer_xl": "KeepInputsRule",
+    "decoder with kept inputs": "KeepInputsRule", "decoder with transformer-xl, clamped": "TransformerXLLayer",
+    "feedback_transformer": "FeedbackLayer", "decoder with feedback": "FeedbackLayer",
 }  # fmt: skip
+REFUSED |= {name: "KernelAttentionLayer" for name in DECODERS if "KernelAttention(" in repr(SPECS[name])}
+REFUSED |= {name: "MemorizingAttentionLayer" for name in DECODERS if "MemorizingAttention(" in repr(SPECS[name])}
+REFUSED |= {name: "CompressiveRule" for name in DECODERS if "CompressiveMemory(" in repr(SPECS[name])}
 REFUSED |= {name: "ShawLayer" for name in DECODERS if name.endswith(" shaw") and name not in REFUSED}
 KNOWN = [name for name in DECODERS if name not in REFUSED]
 LENGTH, CLOSE = 41, {"atol": 1e-4, "rtol": 1e-4}

@@ -13,6 +13,7 @@ from formers.attention.patterns.dilated import Dilated
 from formers.attention.patterns.permuted import Permuted, Shifted
 from formers.attention.patterns.random_blocks import RandomBlocks
 from formers.attention.patterns.seen_by_all import Global
+from formers.attention.patterns.segments import Segments
 from formers.attention.patterns.strided import Strided, Summary
 from formers.attention.plan import Plan, Tiles, block_plan, dense_plan
 from formers.attention.span import BlockSpans, Span
@@ -32,6 +33,7 @@ LEAVES = st.one_of(
     st.builds(Dilated, st.integers(1, 6), st.integers(1, 5)),
     st.integers(1, 9).map(Global),
     st.builds(lambda size, blocks, shift: Permuted(size, blocks, shift % blocks), *[st.integers(1, 6)] * 3),
+    st.builds(Segments, st.integers(1, 7), st.integers(0, 9)),
     st.builds(Shifted, st.integers(1, 6), st.integers(0, 4)),
     st.builds(RandomBlocks, *[st.integers(1, 4)] * 3, length=st.integers(1, 50), seed=st.integers(0, 9)),
     st.builds(

@@ -7,7 +7,7 @@ import torch
 from dense_chunks import Case, attend, random_case
 
 from formers.native import Rules, backward, forward, refuses
-from formers.native.library import FAILURES, loaded
+from formers.native.library import loaded
 
 pytestmark = pytest.mark.usefixtures("built")
 
@@ -57,14 +57,6 @@ def check(case: Case, rules: Rules, kernel: str) -> None:
     scale = max(float(expected.abs().max()) for expected in want_grads)  # where q's and k's own would be zero
     for got, expected in zip(grads, want_grads, strict=True):
         torch.testing.assert_close(got.double(), expected, atol=1e-5 * scale, rtol=1e-4)
-
-
-@pytest.fixture(params=["avx512", "avx2", "plain"])
-def kernel(request: pytest.FixtureRequest, built: None) -> str:
-    x = torch.zeros(16)
-    if loaded().formers_exponential(_address(x), _address(x), 16, request.param.encode()):
-        pytest.skip(f"{FAILURES[2]}: {request.param}")
-    return request.param
 
 
 @pytest.mark.parametrize("shape", SHAPES.values(), ids=SHAPES.keys())

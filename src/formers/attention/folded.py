@@ -37,4 +37,3 @@ def attend_inputs(
 def folding_pays(queries: int, head_dim: int) -> bool:
     """Whether so many queries of a row are few enough."""
     return 2 * queries <= head_dim
-

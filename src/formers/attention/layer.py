@@ -12,6 +12,7 @@ from formers.attention.pattern import Causal, Everything, Pattern
 from formers.attention.project import Dense, Projection, ProjectionLayer
 from formers.attention.request import Request, for_each
 from formers.attention.select import EVERY, Noted, Selector
+from formers.attention.weights import attention_weights
 from formers.call import Call, Layer, Out, add_losses
 from formers.memory import KeepAll, Memory, Recalled
 from formers.parts import Part, in_parts, parts_of
@@ -64,6 +65,7 @@ class Attention(Layer):
             yield from self._select_problems(self.select, site)
         if self.heads_at_once is not None and self.heads > 0:
             yield from self._share_problems(self.heads_at_once, site)
+        yield from self.memory.problems_with(self, site)
 
     def _select_problems(self, select: Selector, site: Site) -> Iterator[tuple[str, str]]:
         name = type(select).__name__
@@ -88,8 +90,8 @@ class Attention(Layer):
             yield f"{self.projection!r} is not cut into groups of heads", "heads_at_once=None"
 
     def pattern_at(self, site: Site) -> Pattern:
-        """The pattern, or the plain one for this site."""
-        return self.pattern or (Causal() if site.causal else Everything())
+        """The pattern, or the plain one for this site, as far as the memory shows it."""
+        return self.memory.shows(self.pattern or (Causal() if site.causal else Everything()))
 
     def inside(self, site: Site) -> Site:
         return heads_inside(site, self.heads, self.kv_heads, self.head_dim)
@@ -169,7 +171,7 @@ class AttentionLayer(nn.Module):
         if self.projection.looks_back:
             tail, state, _ = state or LookedBack()
             x, tail = self.projection.prepare(x, call.at, tail)
-        project = ProjectAt(self.projection, self.position, call.memo, x)
+        project = ProjectAt(self.projection, self.position, call.memo, x, self.scale)
         recalled = self.memory(x, call, state, project)
         if self.projection.looks_back:
             recalled = recalled._replace(state=LookedBack(tail, recalled.state))
@@ -211,8 +213,10 @@ class ProjectAt:
     Where the keys of these very tokens are asked for, their queries are made together with them.
     """
 
-    def __init__(self, projection: ProjectionLayer, position: PositionLayer, memo: Memo, x: Tensor) -> None:
-        self.projection, self._position, self._memo, self._x = projection, position, memo, x
+    def __init__(
+        self, projection: ProjectionLayer, position: PositionLayer, memo: Memo, x: Tensor, scale: float
+    ) -> None:
+        self.projection, self._position, self._memo, self._x, self._scale = projection, position, memo, x, scale
         self._queries: Tensor | None = None
 
     def __call__(self, inputs: Tensor, places: Places) -> tuple[Tensor, Tensor]:
@@ -225,6 +229,11 @@ class ProjectAt:
     def queries(self) -> Tensor:
         """(B, H, T, D), not yet turned."""
         return self.projection.queries(self._x) if self._queries is None else self._queries
+
+    def weights(self, inputs: Tensor, at: Places, k: Tensor, to: Places, pattern: Pattern) -> Tensor:
+        """How much each of these inputs would attend to each of these keys, (B, H, T, S)."""
+        q = self._position.turn(self.projection.queries(inputs), at, self._memo)
+        return attention_weights(Request(q, k, k, at, to, pattern, self._position, self._scale, 0.0, self._memo))
 
 
 def head_problems(heads: int, kv_heads: int | None, head_dim: int | None, site: Site) -> Iterator[tuple[str, str]]:

@@ -90,7 +90,7 @@ class SpanAttentionLayer(nn.Module):
         shares = self.spans(x)
         spans = shares.to(torch.promote_types(shares.dtype, torch.float32)) * self.spec.longest
         groups = self.groups(spans, call.at)
-        project = ProjectAt(self.projection, self.position, call.memo, x)
+        project = ProjectAt(self.projection, self.position, call.memo, x, self.scale)
         recalled = self._memory(groups)(x, call, state, project)
         q = self.position.turn(project.queries(), call.at, call.memo)
         met = [self._meeting(group, call, recalled.places) for group in groups]

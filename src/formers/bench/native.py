@@ -1,12 +1,11 @@
 """Models without weights of their own in the native engine: what a token of them costs, and what it would cost at least."""
 
 from collections.abc import Sequence
-from typing import Any
 
-import torch
 from torch import nn
 
 from formers.errors import FormersError
+from formers.model import on_meta
 from formers.native.engine import Engine, bandwidth, lower
 from formers.sparse.experts import BlockFFLayer, SwitchFFLayer
 from formers.sparse.feedforward import SparseFFLayer
@@ -16,16 +15,9 @@ PROMPT = 16
 BYTES = {"fp32": 4, "bf16": 2, "int8": 1, "int4": 0.5}  # of a weight, without its share of scales
 
 
-def meta(spec: Any) -> nn.Module:
-    """The model on the `meta` device: it says what there is, and holds nothing."""
-    with torch.device("meta"):
-        model: nn.Module = spec.build()
-    return model.eval()
-
-
 def engine_of(spec: Spec, dtype: str) -> Engine:
     """The engine of a model with random weights: the time that a token takes does not depend on them."""
-    return Engine(lower(meta(spec), dtype))
+    return Engine(lower(on_meta(spec), dtype))
 
 
 class Streams:
@@ -54,7 +46,7 @@ class Streams:
 
 def touched(spec: Spec) -> int:
     """How many weights a token meets: one row of the embedding, the active units of sparse layers, all of the rest."""
-    model: Any = meta(spec)
+    model = on_meta(spec)
     met = sum(parameter.numel() for parameter in model.parameters())
     tables = [part for part in model.embedding.modules() if isinstance(part, nn.Embedding)]
     tied = model.head is not None and model.spec.head.tied

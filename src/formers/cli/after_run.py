@@ -7,12 +7,12 @@ from typing import Any
 
 from torch import nn
 
-from formers.cli.eval import run_folder
 from formers.cli.material import Material, open_material, prepare_material
 from formers.cli.model import read_spec
 from formers.cli.training import changed, new_training, require_length, require_steps
 from formers.errors import ConfigError
 from formers.train import TrainSpec, load_model, load_run_tokenizer
+from formers.train.run import run_folder
 from formers.train.weights import copy_weights, unique_tensors
 
 

@@ -1,4 +1,4 @@
-"""`formers convert`: another model made of a trained one: one for long texts, or a sparse one that is taught by it."""
+"""`formers convert`: another model made of a trained one: for long texts, with a memory, or sparse and taught by it."""
 
 import argparse
 from pathlib import Path
@@ -8,6 +8,7 @@ import torch
 
 from formers.cli.after_run import material_after, training_after
 from formers.cli.convert_long import make_long
+from formers.cli.convert_memory import OF_MEMORY, declare_memory, make_memorizing
 from formers.cli.material import require_vocabulary
 from formers.cli.model import require_buildable
 from formers.cli.parser import Parser
@@ -25,6 +26,7 @@ from formers.train import Run, TrainSpec, load_model, load_run_tokenizer, train
 EXAMPLES = """\
   formers convert ~/models/roberta-base --to longformer --length 4096 --out runs/longformer
   formers convert runs/bert --to big_bird --length 4096 --out runs/big-bird
+  formers convert runs/llama --to memorizing --layer 9 --memory 65536 --out runs/memorizing
   formers convert runs/notes --to sparse --out runs/sparse-notes --steps 2000
   formers convert runs/gpt2 --to sparse --block 64 --rank 16 --modules 12 --data notes/ --out runs/sparse --steps 5000
 """
@@ -38,10 +40,13 @@ def declare(parser: Parser) -> None:
     """From which run, to what, and how long each part of the teaching takes."""
     told = "the folder of a trained or imported model; for long texts also one in Hugging Face's format"
     parser.add_argument("run", type=Path, metavar="DIR", help=told)
-    told = f"{', '.join(LONG)}: for texts of --length tokens; sparse: feed-forwards with one active unit in each block,"
-    parser.add_argument("--to", required=True, choices=[*LONG, "sparse"], help=f"{told} and sparse projections")
+    told = (
+        f"{', '.join(LONG)}: for texts of --length tokens; memorizing: layers with a memory; sparse: feed-forwards with"
+    )
+    kinds = [*LONG, "memorizing", "sparse"]
+    parser.add_argument("--to", required=True, choices=kinds, help=f"{told} few active units, and sparse projections")
     parser.add_argument("--out", required=True, type=Path, metavar="RUN", help="the run folder to make")
-    told = "for long texts: change a field of the new spec that no weight depends on, such as blocks[*].sublayers[0].pattern"
+    told = "change a field of the new spec that no weight depends on, such as blocks[*].sublayers[0].pattern; not of --to sparse"
     parser.add_argument("--set", action="append", metavar="PATH=VALUE", dest="assignments", help=told, **UNSAID)
     sparse = parser.add_argument_group("for --to sparse (arXiv:2111.12763)")
     sparse.add_argument(
@@ -54,13 +59,21 @@ def declare(parser: Parser) -> None:
     sparse.add_argument("--modules", type=int, metavar="N", help=told, **UNSAID)
     told = "steps in which each layer learns from the one that it replaces (300)"
     sparse.add_argument("--distil", type=int, metavar="N", help=told, **UNSAID)
+    declare_memory(parser)
     declare_training(parser)
 
 
 def run(options: argparse.Namespace) -> int:
     """Convert, and tell what came of it."""
+    given = {name for name in vars(options) if name in OF_SPARSE} | given_training(options).keys()
+    if options.to == "memorizing":
+        make_memorizing(options, given)
+        return 0
+    for name in OF_MEMORY:
+        if name in options:
+            raise ConfigError(f"--{name.replace('_', '-')} is for --to memorizing, not for --to {options.to}")
     if options.to != "sparse":
-        make_long(options, {name for name in vars(options) if name in OF_SPARSE} | given_training(options).keys())
+        make_long(options, given)
         return 0
     if hasattr(options, "assignments"):
         raise ConfigError("--set is for long texts; the sparse model is told by --block, --rank and --modules")

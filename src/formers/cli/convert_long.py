@@ -5,7 +5,6 @@ from collections.abc import Collection
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from formers.cli.eval import run_folder
 from formers.cli.model import require_buildable
 from formers.cli.progress import waiting
 from formers.convert.long import lengthened
@@ -20,6 +19,7 @@ from formers.hub.write import tokenizer_of
 from formers.model import parameter_count
 from formers.spec import assign
 from formers.train import load_model
+from formers.train.run import run_folder
 from formers.train.weights import copy_weights
 
 IDS = "_token_id"  # how those keys of a config.json end that hold for any model of the same tokens

@@ -6,22 +6,37 @@ from pathlib import Path
 from typing import Any
 
 from formers.canvas import canvases
+from formers.cli.longer_memory import asked_memory, declare_memory, require_filled
 from formers.cli.material import material_to_test, open_material, require_vocabulary, task_of
 from formers.cli.model import read_spec
+from formers.cli.neighbours import (
+    declare_mix,
+    declare_neighbours,
+    evaluate_beside,
+    refuse_store,
+    refuse_without_store,
+)
 from formers.cli.parser import Parser
 from formers.cli.progress import ticking
 from formers.data.images import read_images
+from formers.datastore.training import PreparedNeighbours
 from formers.model import Decoder, Encoder
 from formers.tasks import evaluate_text
 from formers.tasks.pictures import evaluate_images, open_images
 from formers.train import TrainSpec, load_model, load_run_tokenizer
 from formers.train.device import pick_device
+from formers.train.run import run_folder
 
 LENGTH, BATCH = 512, 8  # of the rows for models that were not trained here
 WORDS = {
     "bits_per_byte": "bits per byte",
     "bits_per_dim": "bits per dimension",
     "perplexity": "perplexity",
+    "alone_bits_per_byte": "bits per byte without the store",
+    "alone_perplexity": "perplexity without the store",
+    "mix": "share of the neighbours",
+    "gate": "share of the model beside retrieved tokens",
+    "own": "tokens that are in the store themselves",
     "nats": "nats per token",
     "accuracy": "accuracy",
     "cpc": "nats per hidden sentence",
@@ -38,6 +53,8 @@ WORDS = {
 EXAMPLES = """\
   formers eval runs/notes
   formers eval runs/notes --data other.txt
+  formers eval runs/notes --data other.txt --datastore stores/other --mix tune
+  formers eval runs/xl --memory 2048 --clamp 400
 """
 
 
@@ -46,12 +63,18 @@ def declare(parser: Parser) -> None:
     parser.add_argument("run", type=Path, metavar="RUN", help="the folder of a run, or one of its checkpoints")
     told = "text or images to evaluate on, all of it (what the run held out); for an encoder-decoder SOURCE and TARGET"
     parser.add_argument("--data", nargs="+", type=Path, metavar="PATH", help=told)
+    declare_neighbours(parser, "evaluate with a store of contexts beside the model")
+    told = "share of the neighbours, or tune: for each half of the text the best one of the other half (0.25)"
+    declare_mix(parser, told, may_tune=True)
+    declare_memory(parser)
 
 
 def run(options: argparse.Namespace) -> None:
     """Print one figure a line."""
-    model: Any = load_model(options.run).to(pick_device())
+    refuse_without_store(options)
+    model: Any = asked_memory(load_model(options.run).to(pick_device()), options)
     if canvases(model.spec):
+        refuse_store(options, f"{model.spec.name} is a model of images, and a store is of text")
         print_figures(_of_images(model, options.data, run_folder(options.run)))
         return
     tokenizer = load_run_tokenizer(options.run)
@@ -62,7 +85,11 @@ def run(options: argparse.Namespace) -> None:
             material = material_to_test(model.spec, options.data, Path(scratch), tokenizer)
         else:
             material = open_material(model.spec, folder / "data", tokenizer)
-        found = evaluate(model, material, _training(folder, model.spec))
+        require_filled(options, material)
+        if options.datastore is None:
+            found = evaluate(model, material, _training(folder, model.spec))
+        else:
+            found = evaluate_beside(options, model, material, _training(folder, model.spec))
     print_figures(found)
 
 
@@ -75,6 +102,8 @@ def _of_images(model: Any, data: list[Path] | None, folder: Path) -> dict[str, f
 def evaluate(model: Any, material: Any, training: TrainSpec) -> dict[str, float]:
     """The figures of a model on the held-out part of some material."""
     with ticking("evaluating") as tick:
+        if isinstance(material, PreparedNeighbours):
+            return task_of(model.spec, material, training).evaluate(model, tick=tick)
         if isinstance(model.spec, Decoder):
             text, tokenizer = material.held_out, material.tokenizer
             return evaluate_text(model, text, tokenizer, training.length, training.batch, tick=tick)
@@ -90,11 +119,6 @@ def print_figures(found: dict[str, float]) -> None:
     for name, word in words.items():
         whole = isinstance(found[name], int)
         print(f"{word:<{width}}  {found[name]:{',' if whole else ',.4f'}}")
-
-
-def run_folder(path: Path) -> Path:
-    """The run itself, or the run that a checkpoint belongs to."""
-    return path.parent.parent if (path / "model.safetensors").is_file() else path
 
 
 def _training(folder: Path, spec: Any) -> TrainSpec:

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from formers.canvas import canvases
+from formers.cli.neighbours import declare_mix, declare_neighbours, refuse_store, with_store
 from formers.cli.painting import declare_picture, paint_picture
 from formers.cli.parser import Parser
 from formers.data.source.reading import read_text
@@ -25,6 +26,7 @@ SAMPLING = ("temperature", "top_k", "top_p", "min_p", "repetition_penalty")
 EXAMPLES = """\
   formers generate runs/notes --prompt "Dear reader," --max-new 300 --temperature 0.8 --top-p 0.95
   cat draft.txt | formers generate runs/notes --stop "The end"
+  formers generate runs/notes --prompt "Dear " --datastore stores/letters --mix 0.4
   formers generate runs/digits --picture digits.png --count 16
   formers generate runs/en-de --prompt-file sentences.en --beam 4 > sentences.de
 """
@@ -60,6 +62,8 @@ def declare(parser: Parser) -> None:
     told = "the native engine's weights; int8 and int4 are read faster, and less exact (the model's own)"
     parser.add_argument("--dtype", choices=TYPES, help=told)
     parser.add_argument("--beam", type=int, metavar="N", help="search for the likeliest text with a beam of N instead")
+    declare_neighbours(parser, "write with a store of contexts beside the model, decoded by PyTorch")
+    declare_mix(parser, "share of the neighbours (0.25)")
     declare_picture(parser)
 
 
@@ -67,10 +71,11 @@ def run(options: argparse.Namespace) -> None:
     """Write: a single text as a stream, several one after another."""
     _require_one_way(options)
     if options.picture is not None:
+        refuse_store(options, "a store is of text, and --picture asks for images")
         paint_picture(options, _sampling(options, False), functools.partial(_engine, options))
         return
     model, tokenizer = open_model(options.model)
-    model = model.to(pick_device())
+    model = with_store(options, model.to(pick_device()), tokenizer)
     translates = isinstance(model.spec, EncoderDecoder)
     texts = _prompts(options, translates)
     prompts = [tokenizer.encode(text) for text in texts]

@@ -18,6 +18,7 @@ COMMANDS = {
     "train": "train a model on text",
     "eval": "bits per byte and perplexity of a trained model",
     "generate": "write with a trained model, as a stream",
+    "datastore": "a store of contexts and what followed them, for eval, generate and train",
     "demo": "train a small model on real text in two minutes, and see how it does",
     "convert": "another model of a trained one: for long texts, or its sparse counterpart",
     "import": "a model in Hugging Face's format, as a run folder",

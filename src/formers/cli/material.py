@@ -8,17 +8,24 @@ from formers.data.atomic import replacing
 from formers.data.source import Sentences, documents, pairs, split
 from formers.data.tokenizer import Tokenizer
 from formers.data.tokens import write_text
+from formers.datastore.training import (
+    PreparedNeighbours,
+    has_neighbours,
+    reads_neighbours,
+    retrieved_task,
+    with_neighbours,
+)
 from formers.encoder_decoder import EncoderDecoder
 from formers.errors import ConfigError, DataError
 from formers.model import Encoder
 from formers.tasks import (
-    Causal,
     Masked,
     MaskedSentences,
     Prepared,
     PreparedPairs,
     Task,
     Translation,
+    causal_task,
     masked,
     open_prepared,
     prepare,
@@ -56,7 +63,8 @@ def open_material(spec: Any, folder: Path, tokenizer: Tokenizer) -> Material:
     if isinstance(spec, EncoderDecoder):
         train, held_out = (pairs(*(folder / f"{part}.{side}" for side in SIDES)) for part in ("train", "held_out"))
         return prepare_pairs(train, held_out, folder, tokenizer=tokenizer)
-    return open_prepared(folder)
+    prepared = open_prepared(folder)
+    return with_neighbours(prepared, folder) if reads_neighbours(spec) and has_neighbours(folder) else prepared
 
 
 def material_to_test(spec: Any, data: Sequence[Path], folder: Path, tokenizer: Tokenizer) -> Material:
@@ -78,7 +86,9 @@ def task_of(spec: Any, material: Any, train: TrainSpec) -> Task:
         return Translation(material, train)
     if isinstance(spec, Encoder) and sentences.has_two_inputs(spec):
         return MaskedSentences(material, train)
-    return Masked(material, train) if isinstance(spec, Encoder) else Causal(material, train)
+    if isinstance(material, PreparedNeighbours):
+        return retrieved_task(material, train, spec)
+    return Masked(material, train) if isinstance(spec, Encoder) else causal_task(material, train, spec)
 
 
 def require_vocabulary(spec: Any, tokenizer: Tokenizer) -> None:

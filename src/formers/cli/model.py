@@ -85,6 +85,8 @@ def _missing(name: str, path: Path) -> str:
         return f"{name} is a folder without a spec.json; name a run, a spec file, or a member"
     if "/" in name or "\\" in name or name.endswith(".json"):
         return f"there is no file {name}"
+    if name in MEMBERS:
+        return f"{name} is a member, and a file is asked for: formers show {name} --json > {name}.json writes one"
     return f"there is neither a member nor a file named {name!r}: {mean(name, MEMBERS)} (formers list)"
 
 

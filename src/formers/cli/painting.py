@@ -8,6 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from formers.cli.parser import picture_file
 from formers.cli.progress import ticking
 from formers.data.images import Pixels, read_image, write_grid
 from formers.decode import Sampling
@@ -25,7 +26,7 @@ OF_TEXT = {"prompt_file": "--prompt-file", "stop": "--stop", "beam": "--beam"}
 def declare_picture(parser: argparse.ArgumentParser) -> None:
     """Where to, and how many."""
     told = "a model of images: write a PNG of some that it generates; --prompt names an image to begin from, see docs/sparse.md"
-    parser.add_argument("--picture", type=Path, metavar="FILE", help=told)
+    parser.add_argument("--picture", type=picture_file, metavar="FILE.png", help=told)
     parser.add_argument("--count", type=int, metavar="N", help=f"images in the picture, for each prompt ({COUNT})")
 
 

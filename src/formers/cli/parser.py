@@ -4,6 +4,7 @@ import argparse
 import difflib
 import sys
 from collections.abc import Sequence
+from pathlib import Path
 from typing import NoReturn
 
 
@@ -32,3 +33,11 @@ class Parser(argparse.ArgumentParser):
         """One line of what is wrong, one of what can be written."""
         print(f"formers: {message}\n{self.format_usage().rstrip()}", file=sys.stderr)
         raise SystemExit(2)
+
+
+def picture_file(word: str) -> Path:
+    """The path of a picture to be written, for options that take one."""
+    path = Path(word)
+    if path.suffix != ".png":
+        raise argparse.ArgumentTypeError(f"{word!r} is no picture; name a file that ends in .png")
+    return path

@@ -5,13 +5,14 @@ from pathlib import Path
 from typing import Any
 
 from formers.cli.model import chosen_model, declare_model
-from formers.cli.parser import Parser
+from formers.cli.parser import Parser, picture_file
 from formers.cli.terminal import Terminal
 from formers.errors import FormersError
 from formers.family import MEMBERS
 from formers.report.cost import Cost, cost
 from formers.report.cost_table import cost_caption, cost_table
 from formers.report.drawing import draw, squares
+from formers.report.no_pairs import undrawn
 from formers.report.parts import Look, learns_spans, looks
 from formers.report.tree import spec_tree
 
@@ -29,7 +30,7 @@ def declare(parser: Parser) -> None:
     declare_model(parser)
     parser.add_argument("--length", type=int, metavar="N", help="tokens to cost and draw at (the model's own, or 1024)")
     told = "also draw into a picture: the attention patterns, or which tokens of the text meet"
-    parser.add_argument("--plot", type=Path, metavar="FILE.png", help=told)
+    parser.add_argument("--plot", type=picture_file, metavar="FILE.png", help=told)
     parser.add_argument("--json", action="store_true", help="print the spec as JSON instead, for a file of your own")
     told = "draw which tokens of this text meet where content chooses them: as a run has learned, or at random weights"
     parser.add_argument("--text", metavar="TEXT", help=told)
@@ -57,7 +58,11 @@ def run(options: argparse.Namespace) -> None:
     if options.plot:
         from formers.report.picture import CELLS, save_picture
 
-        save_picture(options.plot, spec.name, [square for look in seen for square in squares(look, length, CELLS)])
+        panels = [square for look in seen for square in squares(look, length, CELLS)]
+        told = [] if panels else [*undrawn(spec)]
+        if told:
+            raise FormersError(f"nothing of {spec.name} can be drawn. {told[0]}; leave --plot out")
+        save_picture(options.plot, spec.name, panels)
 
 
 def _require_fitting(options: argparse.Namespace) -> None:
@@ -79,14 +84,21 @@ def _print(spec: Any, costs: Cost, seen: list[Look]) -> None:
     terminal.print(cost_table(costs))
     terminal.print(cost_caption(costs), style="dim")
     for look in seen:
-        more = f" and {len(look.paths) - 1} more like it" if len(look.paths) > 1 else ""
         for square in squares(look, costs.length):
-            terminal.print(f"\n{look.paths[0]}{more}", style="cyan")
+            terminal.print(f"\n{_and_more(look.paths)}", style="cyan")
             terminal.print(draw(square, ascii_only=terminal.options.ascii_only))
         if look.by_content is not None:
-            terminal.print(f"\n{look.paths[0]}{more}", style="cyan")
+            terminal.print(f"\n{_and_more(look.paths)}", style="cyan")
             terminal.print(f"{look.pattern!r}, of which the pairs are chosen by content", style="bold")
             terminal.print(f"by {look.by_content!r}{_how_to_draw(look)}")
+    for told, paths in undrawn(spec).items():
+        terminal.print(f"\n{_and_more(paths)}", style="cyan")
+        terminal.print(told)
+
+
+def _and_more(paths: tuple[str, ...]) -> str:
+    """The first of some paths, and how many others there are."""
+    return paths[0] + (f" and {len(paths) - 1} more like it" if len(paths) > 1 else "")
 
 
 def _print_spans(options: argparse.Namespace, spec: Any, length: int) -> None:

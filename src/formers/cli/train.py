@@ -8,9 +8,9 @@ import torch
 
 from formers.canvas import canvases
 from formers.cli.after_run import copy_model, material_after, training_after
-from formers.cli.eval import run_folder
 from formers.cli.material import Material, open_material, prepare_material, require_vocabulary, task_of, told
 from formers.cli.model import chosen_model, declare_model, read_spec, require_buildable
+from formers.cli.neighbours import declare_neighbours, refuse_store, require_store, store_run, take_in
 from formers.cli.parser import Parser
 from formers.cli.training import changed, declare_training, given_training, new_training
 from formers.data.images import read_images
@@ -20,6 +20,7 @@ from formers.model import parameter_count
 from formers.tasks.frame import Frame
 from formers.tasks.pictures import PreparedImages, open_images, prepare_images
 from formers.train import Run, TrainSpec, load_run_tokenizer, train
+from formers.train.run import run_folder
 
 INTERRUPTED = 130
 EXAMPLES = """\
@@ -31,6 +32,8 @@ EXAMPLES = """\
   formers train image_transformer levels=16 depth=4 dim=128 "block=(4, 7)" "memory=(8, 7)" --data mnist.npz \\
       --steps 2000 --out runs/digits
   formers train --from runs/longformer --data books/ --out runs/longformer-books --steps 2000
+  formers train spalm dim=256 depth=4 heads=4 hidden=1024 --data notes/ --datastore stores/notes --out runs/spalm \
+      --steps 2000
   formers train --resume --out runs/notes
 """
 
@@ -49,6 +52,9 @@ def declare(parser: Parser) -> None:
     parser.add_argument("--resume", action="store_true", help="go on from the run's last checkpoint, with its own data")
     told = "begin with the weights of this run; its spec, tokenizer, data and training too, where no others are given"
     parser.add_argument("--from", type=Path, metavar="RUN", dest="begin", help=told)
+    declare_neighbours(
+        parser, "for a model that takes in retrieved tokens: where they are found, once, before training"
+    )
     declare_training(parser)
 
 
@@ -56,6 +62,8 @@ def run(options: argparse.Namespace) -> int:
     """Train; 130 if Ctrl-C stopped it, with everything saved."""
     if options.resume and options.begin is not None:
         raise ConfigError("a run that goes on has weights of its own; leave out --from or --resume")
+    if options.resume:
+        refuse_store(options, "a run that goes on has what was found for its data already")
     return _resume(options) if options.resume else _begin(options)
 
 
@@ -67,14 +75,17 @@ def _begin(options: argparse.Namespace) -> int:
     _require_data(options.data)
     _require_free(options.out)
     spec = chosen_model(options)
+    require_store(options, spec)
     if canvases(spec):
         return _begin_pictures(options)
     require_buildable(spec)
     training = new_training(given_training(options), _longest(spec))
-    tokenizer = options.tokenizer or ("bpe:8000" if isinstance(spec, EncoderDecoder) else "bytes")
+    usual = "bpe:8000" if isinstance(spec, EncoderDecoder) else "bytes"
+    tokenizer = options.tokenizer or store_run(options) or usual
     material = prepare_material(spec, options.data, options.out / "data", tokenizer)
     spec = chosen_model(options, vocab=material.tokenizer.vocab)
     require_vocabulary(spec, material.tokenizer)
+    material = take_in(options, material, options.out / "data")
     return train_and_tell(spec, material, training, options.out)
 
 
@@ -92,8 +103,10 @@ def _begin_after(options: argparse.Namespace) -> int:
     spec = chosen_model(options, vocab=tokenizer.vocab)
     require_buildable(spec)
     require_vocabulary(spec, tokenizer)
+    require_store(options, spec, begin=options.begin)
     training = training_after(options.begin, given_training(options), _longest(spec))
     material = material_after(options.begin, spec, options.data, options.out / "data")
+    material = take_in(options, material, options.out / "data")
     return train_and_tell(spec, material, training, options.out, begin=options.begin)
 
 

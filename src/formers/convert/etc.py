@@ -5,12 +5,12 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from formers.attention import Attention, Dense, Everything, GlobalLocal, GlobalLocalAttention
+from formers.attention import Attention, Dense, GlobalLocal, GlobalLocalAttention
 from formers.call import Layer
 from formers.convert.longer import TABLE, with_positions
-from formers.convert.rewrite import rewritten
+from formers.convert.rewrite import require_usual, rewritten
 from formers.errors import ConfigError
-from formers.model import Encoder
+from formers.model import Encoder, on_meta
 from formers.position import LongOnly, NoPosition, RelativeLabels
 
 RADIUS, REACH = 84, 12  # of the published models
@@ -41,12 +41,7 @@ def etc(spec: Any, weights: dict[str, Tensor], length: int) -> tuple[Any, dict[s
 
 def _sided(old: Attention) -> Layer:
     """Attention of two inputs in the place of attention to everything."""
-    plain = Attention(old.heads, pattern=old.pattern, dropout=old.dropout, heads_at_once=old.heads_at_once)
-    if old != plain or old.pattern not in (None, Everything()):
-        raise ConfigError(
-            f"{old!r} cannot be given a global input: that is known of attention to everything, with {Dense()!r}, "
-            f"{NoPosition()!r} and a key head for each head"
-        )
+    require_usual(old, "a global input", f"{Dense()!r} and {NoPosition()!r}")
     return GlobalLocalAttention(old.heads, GlobalLocal(RADIUS), RelativeLabels(REACH), dropout=old.dropout)
 
 
@@ -56,8 +51,7 @@ def _weights(new: Any, old: dict[str, Tensor]) -> dict[str, Tensor]:
     if TABLE in old:
         first = old.pop(SEGMENTS)[0] if SEGMENTS in old else 0
         old[TABLE.replace("table", "position.table")] = old.pop(TABLE) + first
-    with torch.device("meta"):
-        shapes = {name: tensor.shape for name, tensor in new.build().state_dict().items()}
+    shapes = {name: tensor.shape for name, tensor in on_meta(new).state_dict().items()}
     like = next(iter(old.values()))
     return {name: old[name] if name in old else _beginning(name, shape, old, like) for name, shape in shapes.items()}
 

@@ -2,17 +2,16 @@
 
 from typing import Any
 
-import torch
 from torch import Tensor
 
-from formers.attention import Attention, Causal, Dense, Everything, Window
+from formers.attention import Attention, Causal, Dense, Window
 from formers.attention.longformer import LongformerAttention
 from formers.call import Layer
 from formers.convert.longer import with_positions
-from formers.convert.rewrite import rewritten
+from formers.convert.rewrite import require_usual, rewritten
 from formers.errors import ConfigError
 from formers.memory import KeepAll
-from formers.model import Encoder
+from formers.model import Encoder, on_meta
 
 WINDOW = 512  # of the published models: so many tokens in all, half of them on either side
 
@@ -32,22 +31,11 @@ def longformer(spec: Any, weights: dict[str, Tensor], length: int) -> tuple[Any,
 
 def _seeing(old: Attention) -> Layer:
     """An encoder's attention with windows and global tokens."""
-    plain = Attention(
-        old.heads,
-        head_dim=old.head_dim,
-        pattern=old.pattern,
-        position=old.position,
-        projection=old.projection,
-        dropout=old.dropout,
-        heads_at_once=old.heads_at_once,
-    )
-    if old != plain or type(old.projection) is not Dense or old.pattern not in (None, Everything()):
-        raise ConfigError(
-            f"{old!r} cannot be given global tokens: that is known of attention to everything, with Dense projections "
-            "and a key head for each head"
-        )
+    projection: Any = old.projection
+    free = ("head_dim", "position") + (("projection",) if type(projection) is Dense else ())
+    require_usual(old, "global tokens", "Dense projections", *free)
     window = Window(WINDOW // 2 + 1)
-    return LongformerAttention(old.heads, window, old.head_dim, old.position, old.projection, old.dropout)
+    return LongformerAttention(old.heads, window, old.head_dim, old.position, projection, old.dropout)
 
 
 def _looking_back(old: Attention) -> Layer:
@@ -61,10 +49,8 @@ def _looking_back(old: Attention) -> Layer:
 
 def _global_projections(new: Any, weights: dict[str, Tensor]) -> dict[str, Tensor]:
     """Copies of q, k and v for every layer with global tokens."""
-    with torch.device("meta"):
-        names = new.build().state_dict()
     found = {}
-    for name in names:
+    for name in on_meta(new).state_dict():
         for letter in "qkv":
             own, usual = f".{letter}_global.", f".projection.{letter}_proj."
             if own in name and name not in weights:

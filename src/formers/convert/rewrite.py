@@ -3,8 +3,19 @@
 from collections.abc import Callable
 from typing import Any
 
+from formers.attention import Attention, Everything
 from formers.call import Layer
+from formers.errors import ConfigError
 from formers.spec.core import fields_of
+
+
+def require_usual(old: Attention, what: str, having: str, *free: str) -> None:
+    """Raises ConfigError unless attention is to everything and has a key head for each head, all of its fields at their
+    defaults but those that are `free`; `what` cannot be given to any other."""
+    changes = {name: getattr(old, name) for name in ("pattern", "dropout", "heads_at_once", *free)}
+    if old != Attention(old.heads, **changes) or old.pattern not in (None, Everything()):
+        known = f"attention to everything, with {having} and a key head for each head"
+        raise ConfigError(f"{old!r} cannot be given {what}: that is known of {known}")
 
 
 def rewritten(value: Any, change: Callable[[Any], Layer]) -> Any:

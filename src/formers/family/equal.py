@@ -2,9 +2,7 @@
 
 from collections.abc import Callable
 
-import torch
-
-from formers.model import Decoder, parameter_count
+from formers.model import Decoder, on_meta, parameter_count
 
 
 def as_large(make: Callable[[int], Decoder], wanted: int, step: int) -> Decoder:
@@ -18,5 +16,4 @@ def as_large(make: Callable[[int], Decoder], wanted: int, step: int) -> Decoder:
 
 def size(spec: Decoder) -> int:
     """The number of parameters, of which none is made."""
-    with torch.device("meta"):
-        return parameter_count(spec.build())
+    return parameter_count(on_meta(spec))

@@ -7,6 +7,7 @@ from formers.errors import CheckpointError, ConfigError
 from formers.hub.bert import BERT
 from formers.hub.big_bird import BIG_BIRD
 from formers.hub.bloom import BLOOM
+from formers.hub.fnet import FNET
 from formers.hub.format import Format, numbered
 from formers.hub.gpt2 import GPT2
 from formers.hub.llama import LLAMA
@@ -19,7 +20,7 @@ from formers.spec import Spec
 
 FORMATS: dict[str, Format] = {
     known.model_type: known
-    for known in (GPT2, LLAMA, BLOOM, BERT, ROBERTA, ROFORMER, LONGFORMER, BIG_BIRD, MARIAN, REFORMER)
+    for known in (GPT2, LLAMA, BLOOM, BERT, ROBERTA, ROFORMER, LONGFORMER, BIG_BIRD, FNET, MARIAN, REFORMER)
 }
 
 

@@ -5,7 +5,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import torch
 from torch import nn
 
 from formers.data.atomic import write_json
@@ -15,6 +14,7 @@ from formers.hub.published import format_of, spec_from_config
 from formers.hub.source import CONFIG, open_weights, read_config
 from formers.hub.tokens import read_tokenizer
 from formers.hub.weights import Account, fill
+from formers.model import on_meta
 from formers.train.folder import whole_folder
 from formers.train.run import Run
 
@@ -89,7 +89,6 @@ def _read(folder: Path) -> tuple[dict[str, Any], nn.Module, Account]:
     known = format_of(config, where)
     with open_weights(folder) as tensors:
         spec = spec_from_config(config, tensors.shapes, where)
-        with torch.device("meta"):
-            model = spec.build()
+        model = on_meta(spec)
         account = fill(model, known.table(spec, config), tensors, str(folder))
-    return config, model.eval(), account
+    return config, model, account

@@ -9,18 +9,22 @@ from collections.abc import Iterator
 from dataclasses import replace
 from typing import Any, NamedTuple
 
-import torch
 from torch import nn
 
+import formers.report.feedback_price
 import formers.report.global_price
+import formers.report.kernel_price
+import formers.report.low_rank_price
+import formers.report.memorizing_price
 import formers.report.span_price
-import formers.report.sparse_price  # noqa: F401 - all three register prices
+import formers.report.sparse_price  # noqa: F401 - they register prices
 from formers.after_encoder import AfterEncoder
-from formers.attention import Attention
+from formers.attention import Attention, Layerwise
 from formers.block import Block
 from formers.encoder_decoder import EncoderDecoder
 from formers.errors import FormersError
 from formers.feedforward import FeedForward
+from formers.model import on_meta
 from formers.parallel import Parallel
 from formers.recomputed import Recomputed
 from formers.report.price import Price, price_of
@@ -32,6 +36,7 @@ HELD: dict[type[Spec], str] = {  # parts that hold others
     Block: "sublayers",
     Reversible: "blocks",
     Recomputed: "blocks",
+    Layerwise: "blocks",
     Parallel: "layers",
     AfterEncoder: "blocks",
 }
@@ -72,8 +77,7 @@ def cost(spec: Any, length: int) -> Cost:
         raise FormersError(f"{length} tokens cost nothing; give a length of at least 1")
     if spec.max_length is not None and length > spec.max_length:
         raise FormersError(f"{spec.name} has {spec.max_length} positions, too few for a length of {length}; give less")
-    with torch.device("meta"):
-        model: Any = spec.build()
+    model = on_meta(spec)
     if not isinstance(spec, EncoderDecoder):
         site = spec.inside(spec.site)
         pieces = [piece._replace(decodes=site.causal) for piece in _pieces(spec, model, site)]

@@ -11,6 +11,7 @@ from formers.data.tokenizer import ByteTokenizer
 from formers.family.registry import Member
 from formers.report.drawing import Square, squares
 from formers.report.meeting import pieces, square_of
+from formers.report.no_pairs import undrawn
 from formers.report.parts import looks
 from formers.report.picture import CELLS, save_picture
 from formers.report.selection import selections
@@ -74,4 +75,4 @@ def _panels(spec: Any) -> list[Square]:
 def _why_not(spec: Any) -> str:
     if any(look.by_content is not None for look in looks(spec)):
         return "Each block meets itself and a soft mixture of others, which no square of pairs can show."
-    return "It has no attention whose pairs could be drawn."
+    return " ".join(f"{told}." for told in undrawn(spec)) or "It has no attention whose pairs could be drawn."

@@ -13,6 +13,8 @@ from formers.embedding import Embedding
 from formers.head import MaskedLM, Pooler, Tied
 from formers.model import parameter_count
 from formers.position import Position, Shaw, TransformerXL
+from formers.position.transformer_xl import folding_pays
+from formers.report.beside import beside
 from formers.report.choosing import Asked, Choosing, choosing_of
 from formers.report.products import by_matrices
 from formers.report.quantity import NUMBER
@@ -62,16 +64,20 @@ def _attention(part: Attention, module: Any, site: Site, length: int) -> Price:
     choice = _choice(part, module, site, length)
     pair = 4 * inner.heads * inner.head_dim  # its score, and its share of the output
     products = by_matrices(module.projection)
-    by_place, by_last_place = place_operations(part.position, inner, length)
-    token = NUMBER * 2 * (part.kv_heads or part.heads) * inner.head_dim
+    pattern = part.pattern_at(site)
+    memory = beside(part.memory, inner, length)
+    slots, last_slots = memory.slots
+    held = _kept(pattern, length - 1) + 1 + last_slots
+    by_place, by_last_place = place_operations(part.position, inner, length, held)
+    token = NUMBER * (2 * (part.kv_heads or part.heads) * inner.head_dim + memory.numbers)
     parameters = parameter_count(module)
     return Price(
         parameters,
-        products + pair * choice.pairs + choice.operations + by_place,
-        products + pair * choice.last_pairs + choice.last + by_last_place,
+        products + pair * (choice.pairs + slots) + choice.operations + by_place + memory.operations,
+        products + pair * (choice.last_pairs + last_slots) + choice.last + by_last_place + memory.last,
         NUMBER * parameters + choice.weights,
         token + choice.token,
-        token * _kept(part.pattern_at(site), length) + choice.state + NUMBER * tail(part.projection, inner),
+        token * _kept(pattern, length) + choice.state + NUMBER * (tail(part.projection, inner) + memory.state),
     )
 
 
@@ -153,24 +159,28 @@ def _pooler(part: Pooler, module: nn.Module, site: Site, length: int) -> Price:
 
 
 @singledispatch
-def place_operations(position: Position, inner: Site, length: int) -> tuple[float, float]:
-    """Operations that a position adds to attention: per token of a pass, and of the last token in a decode step."""
+def place_operations(position: Position, inner: Site, length: int, held: int) -> tuple[float, float]:
+    """Operations that a position adds to attention: per token of a pass, and of the last token in a decode step, when the
+    keys of `held` tokens are at hand."""
     return 0.0, 0.0
 
 
 @place_operations.register
-def _shaw(position: Shaw, inner: Site, length: int) -> tuple[float, float]:
+def _shaw(position: Shaw, inner: Site, length: int, held: int) -> tuple[float, float]:
     each = 4 * inner.heads * inner.head_dim * (2 * position.reach + 1)
     return each, each
 
 
 @place_operations.register
-def _transformer_xl(position: TransformerXL, inner: Site, length: int) -> tuple[float, float]:
-    """The sinusoids of all distances are projected once a call, and every query meets all of them."""
+def _transformer_xl(position: TransformerXL, inner: Site, length: int, held: int) -> tuple[float, float]:
+    """The sinusoids of all distances are projected once a call, and every query meets all of them, and one more to shift
+    by. A single query is brought to the sinusoids where that takes less."""
     width = inner.heads * inner.head_dim
-    distances = length if inner.causal else 2 * length - 1
-    project, meet = 2 * inner.dim * width * distances, 2 * width * distances
-    return project / length + meet, project + meet
+    columns = (length if inner.causal else 2 * length - 1) + (length > 1)
+    last = 2 * width * (inner.dim + 1) * held
+    if folding_pays(1, held, held, inner.dim, inner.head_dim):
+        last = 2 * inner.heads * inner.dim * (inner.head_dim + held)
+    return 2 * width * (inner.dim / length + 1) * columns, last
 
 
 def _kept(pattern: Pattern, length: int) -> int:

@@ -18,7 +18,7 @@ def _span_attention(part: SpanAttention, module: Any, site: Site, length: int) -
 
 
 @place_operations.register
-def _relative_keys(position: RelativeKeys, inner: Site, length: int) -> tuple[float, float]:
+def _relative_keys(position: RelativeKeys, inner: Site, length: int, held: int) -> tuple[float, float]:
     """Every query meets the vectors of all distances that there are."""
     reach = min(position.reach, length)
     each = 2 * inner.heads * inner.head_dim * (reach if inner.causal else 2 * reach - 1)

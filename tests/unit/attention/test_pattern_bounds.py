@@ -11,6 +11,7 @@ from formers.attention.patterns.permuted import Permuted, Shifted
 from formers.attention.patterns.published_blocks import PublishedBlocks
 from formers.attention.patterns.random_blocks import RandomBlocks
 from formers.attention.patterns.seen_by_all import Global, SeenByAll, SeesAll
+from formers.attention.patterns.segments import Segments
 from formers.attention.patterns.strided import Strided, Summary
 from formers.attention.plan import block_plan
 from formers.attention.span import BlockSpans, Span
@@ -18,6 +19,7 @@ from formers.places import Places, Spots, keys, queries
 
 HEADS = torch.arange(4)[:, None, None]
 BY_PLACE = [
+    Segments(4, 3), Segments(5, 0), Causal() & Segments(3, 7),
     Everything(), Causal(), Window(5), Blocks(4), Blocks(4, 1, 2), Strided(1), Strided(6), Summary(6, 4, 2),
     Summary(5, 0, 1), Summary(2, 0, 2), Dilated(3, 4), Dilated(1, 3), Dilated(4, 1), Global(5), Permuted(5, 3, 0),
     Permuted(5, 3, 1), Permuted(4, 4, 3), Shifted(4, 1), Shifted(3, 4), Shifted(3, 0),

@@ -12,6 +12,7 @@ from formers.attention.patterns.by_head import ByHead
 from formers.attention.patterns.dilated import Dilated
 from formers.attention.patterns.permuted import Permuted, Shifted
 from formers.attention.patterns.seen_by_all import Global, SeenByAll, SeesAll
+from formers.attention.patterns.segments import Segments
 from formers.attention.patterns.strided import Strided, Summary
 from formers.places import Places, keys, queries
 from formers.spec import Site
@@ -47,6 +48,10 @@ DEFINITIONS: dict[Pattern, Callable[[int, int], bool]] = {
     Permuted(100, 2, 1): lambda q, k: False,
     Shifted(4, 2): lambda q, k: k // 4 == (q // 4 - 2 if q // 4 >= 2 else q // 4),
     Shifted(4, 0): lambda q, k: q // 4 == k // 4,
+    Segments(5, 0): lambda q, k: q // 5 == k // 5,
+    Segments(4, 6): lambda q, k: q // 4 * 4 - 6 <= k < q // 4 * 4 + 4,
+    Causal() & Segments(1, 3): lambda q, k: q - 3 <= k <= q,
+    Causal() & Segments(6, 12): lambda q, k: k in [*range(q // 6 * 6 - 12, q // 6 * 6), *range(q // 6 * 6, q + 1)],
     Causal() & Shifted(3, 1): lambda q, k: k // 3 == q // 3 - 1 if q >= 3 else k <= q,
 }
 

@@ -30,6 +30,13 @@ FULL = Shape()
 LENGTHS = (4_096, 16_384)
 SHORT = (64, 128, 256, 512, 1_024, 2_048)
 PAYS = 1.05  # times faster than plain attention
+RIVALS = {
+    "window": ["plain, causal", "local-attention"],
+    "strided": ["plain, causal"],
+    "fixed": ["plain, causal"],
+    "longformer": ["plain, two-sided", "transformers' Longformer"],
+    "big bird": ["plain, two-sided", "transformers' Big Bird"],
+}
 
 
 def shape_of(trial: Trial, length: int) -> Shape:
@@ -164,15 +171,6 @@ def memory_and_time(trial: Trial) -> Iterator[Row]:
     path = trial.keep("attention.png")
     save_curves(path, "One attention layer, forward and backward", curves(found))
     trial.console.print(f"picture: {path}", highlight=False)
-
-
-RIVALS = {
-    "window": ["plain, causal", "local-attention"],
-    "strided": ["plain, causal"],
-    "fixed": ["plain, causal"],
-    "longformer": ["plain, two-sided", "transformers' Longformer"],
-    "big bird": ["plain, two-sided", "transformers' Big Bird"],
-}
 
 
 def contestants(quick: bool) -> dict[str, tuple[object, ...]]:

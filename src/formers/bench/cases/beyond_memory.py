@@ -13,9 +13,10 @@ import numpy as np
 
 from formers.bench.cases.scaling import LARGE, TINY, Class
 from formers.bench.memory import GIB, high_water, in_fresh_process
-from formers.bench.native import BYTES, PROMPT, meta, touched
+from formers.bench.native import BYTES, PROMPT, touched
 from formers.bench.registry import BENCHES
 from formers.bench.trial import Trial
+from formers.model import on_meta
 from formers.native.engine import Engine, Program, open_program, outline, save_program
 from formers.report.machine import this_machine
 from formers.report.rows import Row
@@ -95,7 +96,7 @@ def decoded(file: Path, tokens: int) -> Found:
 
 def outlined(size: Class, depth: int) -> Program:
     """The program of the sparse model, its weights not packed yet."""
-    return outline(meta(size.spec(ROW, depth)), size.dtype)
+    return outline(on_meta(size.spec(ROW, depth)), size.dtype)
 
 
 def bytes_of(program: Program) -> int:

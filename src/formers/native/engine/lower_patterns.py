@@ -15,6 +15,7 @@ from formers.attention.patterns.permuted import Permuted, Shifted
 from formers.attention.patterns.published_blocks import PublishedBlocks
 from formers.attention.patterns.random_blocks import RandomBlocks
 from formers.attention.patterns.seen_by_all import Global
+from formers.attention.patterns.segments import Segments
 from formers.attention.patterns.strided import Strided, Summary
 from formers.errors import NoRuleError
 from formers.places import Places, keys, queries
@@ -108,6 +109,7 @@ def _(pattern: Global, length: int | None) -> Words:
 
 
 @pattern_rule(Local1D)
+@pattern_rule(Segments)
 def _(pattern: Local1D, length: int | None) -> Words:
     return BLOCKS, pattern.size, pattern.memory
 
