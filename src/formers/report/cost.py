@@ -16,6 +16,7 @@ import formers.report.global_price
 import formers.report.kernel_price
 import formers.report.low_rank_price
 import formers.report.memorizing_price
+import formers.report.retrieval_price
 import formers.report.span_price
 import formers.report.sparse_price  # noqa: F401 - they register prices
 from formers.after_encoder import AfterEncoder
