@@ -23,6 +23,11 @@ from formers.position.self_last import SelfLastLayer
 
 SMALL = 1024 * 1024  # up to this many pairs, one dense product is faster than any schedule
 SPARSE = 0.25  # a schedule that meets fewer of the pairs than this is worth following
+FEW, SOME, MOST = (
+    256 * 256,
+    512 * 512,
+    0.6,
+)  # pairs up to which blocks cost more than a mask; up to which, if most are seen
 
 
 class Backend(Protocol):
@@ -50,7 +55,7 @@ class Sdpa:
         small = request.at.length * request.to.length <= SMALL
         if (small and request.at.length < BLOCK) or self._shown(request) is not Shown.SOME:
             return None
-        if request.at.length >= BLOCK and VISITS.refuses(request) is None:
+        if request.at.length >= BLOCK and VISITS.refuses(request) is None and not self._few(request):
             return "not all pairs are seen, and blocks of those that are cost less than a mask"
         if not small and request.share < SPARSE:
             return f"the pattern shows {request.share:.0%} of the pairs"
@@ -76,6 +81,11 @@ class Sdpa:
         )
         blind = mask is not None and request.to.real is not None
         return out.masked_fill(~request.mask().any(-1, keepdim=True), 0) if blind else out
+
+    def _few(self, request: Request) -> bool:
+        """Whether one product with a mask costs no more than blocks do."""
+        pairs = request.at.length * request.to.length
+        return pairs <= FEW or (pairs <= SOME and request.seen > MOST)
 
     def _shown(self, request: Request) -> Shown:
         """What fused kernels know without a mask, as the pattern says at once, or as its blocks come to together."""

@@ -1,6 +1,7 @@
 """What is asked of a backend: one attention, with all that is known of it."""
 
 from enum import Enum
+from functools import lru_cache
 from typing import NamedTuple
 
 import torch
@@ -14,6 +15,8 @@ from formers.attention.span import Span
 from formers.attention.visits.table import Visits, plan_visits
 from formers.places import Memo, Places, keys, queries
 from formers.position.core import PositionLayer
+
+KEPT = 512 * 512  # pairs of which masks are kept between calls: some megabytes with many heads
 
 
 class Shown(Enum):
@@ -55,6 +58,12 @@ class Request(NamedTuple):
         return same and at.length > 1 and type(self.pattern) is Causal
 
     @property
+    def seen(self) -> float:
+        """The share of all pairs that its blocks show, in the mean of the different heads; 1 where that is not known."""
+        pairs = self.visits.pairs
+        return 1.0 if pairs is None else sum(pairs) / len(pairs) / (self.at.length * self.to.length)
+
+    @property
     def shown(self) -> Shown:
         """What the blocks of its plan come to together; see `visits`."""
         return self.memo.once(("shown", self.pattern, self.at, self.to, self.q.shape[1]), self._shown)
@@ -90,9 +99,25 @@ class Request(NamedTuple):
         return self.memo.once(("mask", self.pattern, self.at, self.to), self._mask)
 
     def _mask(self) -> Tensor:
-        head = torch.arange(self.q.shape[1], device=self.q.device)[:, None, None]
-        mask = self.pattern.visible(queries(self.at), keys(self.to), head)
-        return mask if self.to.real is None else mask & self.to.real[:, None, None, :]
+        at, to, heads, device = self.at, self.to, self.q.shape[1], self.q.device
+        plain = not (to.real is not None or at.marks or to.marks or torch.compiler.is_compiling())
+        if plain and at.start is not None and to.start is not None and at.length * to.length <= KEPT:
+            return _mask_of_runs(self.pattern, heads, (at.start, at.length), (to.start, to.length), device)
+        mask = _visible(self.pattern, at, to, heads, device)
+        return mask if to.real is None else mask & to.real[:, None, None, :]
+
+
+@lru_cache(maxsize=16)
+def _mask_of_runs(
+    pattern: Pattern, heads: int, at: tuple[int, int], to: tuple[int, int], device: torch.device
+) -> Tensor:
+    """Of queries and keys that stand one behind the other: where they begin, and how many there are."""
+    with torch.inference_mode(False):  # what is kept may serve training later
+        return _visible(pattern, Places.run(*at, device), Places.run(*to, device), heads, device)
+
+
+def _visible(pattern: Pattern, at: Places, to: Places, heads: int, device: torch.device) -> Tensor:
+    return pattern.visible(queries(at), keys(to), torch.arange(heads, device=device)[:, None, None])
 
 
 def repeated(request: Request) -> tuple[Tensor, Tensor]:
