@@ -48,6 +48,9 @@ class Request(NamedTuple):
         """Surely every query sees every key."""
         if self.at.start is None or self.to.start is None:
             return False
+        return self.memo.once(("all visible", self.pattern, self.at, self.to), self._all_visible)
+
+    def _all_visible(self) -> bool:
         return bool(self.pattern.covers(Span(*self.at.bounds), Span(*self.to.bounds)))
 
     @property

@@ -1,16 +1,16 @@
 """Attention by features to an encoder's output, which is summed over once."""
 
 from collections.abc import Iterator
-from typing import Any
 
 from torch import Tensor, nn
 
+from formers.attention.across import AcrossLayer, across_problems
 from formers.attention.kernel.features import FeatureMap
 from formers.attention.kernel.fourier import RandomFourier
 from formers.attention.kernel.sums import Sums, read, sum_over
-from formers.attention.layer import LookedBack, finished, head_problems, heads_inside
+from formers.attention.layer import head_problems, heads_inside
 from formers.attention.project import Dense, Projection
-from formers.call import Call, Layer, Out
+from formers.call import Call, Encoded, Layer
 from formers.spec.core import Site
 
 
@@ -29,12 +29,7 @@ class KernelCrossAttention(Layer):
 
     def problems(self, site: Site) -> Iterator[tuple[str, str]]:
         yield from head_problems(self.heads, None, self.head_dim, site)
-        if not site.encoder:
-            what = "there is no encoder to attend to"
-            yield what, "put this decoder into an EncoderDecoder, or drop the KernelCrossAttention"
-        if not self.projection.across:
-            what = f"{self.projection!r} makes keys of the tokens that queries are made of, not of an encoder's output"
-            yield what, "projection=SparseQueries()"
+        yield from across_problems("KernelCrossAttention", self.projection, site)
 
     def source_dim(self, dim: int) -> int:
         return dim
@@ -46,7 +41,7 @@ class KernelCrossAttention(Layer):
         return KernelCrossAttentionLayer(self, site)
 
 
-class KernelCrossAttentionLayer(nn.Module):
+class KernelCrossAttentionLayer(AcrossLayer):
     def __init__(self, spec: KernelCrossAttention, site: Site) -> None:
         super().__init__()
         self.spec = spec
@@ -54,31 +49,12 @@ class KernelCrossAttentionLayer(nn.Module):
         self.projection = spec.projection.build(inner)
         self.features = spec.features.build(inner)
 
-    def forward(self, x: Tensor, call: Call, state: Any = None, choices: Any = None) -> Out:
-        directions = self.features.directions(call)
-        x, sums, kept = self._recall(x, call, state, directions)
-        heads = read(self.features, directions, self.projection.queries(x), sums)
-        y, kept = finished(self.projection, heads, call, state, kept)
-        return Out(y, kept if call.remember else None, records=self.features.records())
+    def encoded(self, source: Encoded, call: Call) -> Sums:
+        k, v = self.projection.keys_values(source.hidden)
+        return sum_over(self.features, self.features.directions(call), k, v, source.places.real)
 
-    def skip(self, x: Tensor, call: Call, state: Any = None) -> Any:
-        """The sums, which owe nothing to x, and what the projection remembers of it."""
-        if self.projection.output_looks_back:
-            return self(x, call, state).state
-        return self._recall(x, call, state, self.features.directions(call))[2]
+    def heads(self, q: Tensor, met: Sums, call: Call) -> Tensor:
+        return read(self.features, self.features.directions(call), q, met)
 
-    def _recall(self, x: Tensor, call: Call, state: Any, directions: Tensor) -> tuple[Tensor, Sums, Any]:
-        """What queries are made of, the sums over the encoder's output, and what remains of x even if nobody reads."""
-        if not self.projection.looks_back:
-            sums = self._encoded(call, directions) if state is None else state
-            return x, sums, sums
-        tail, sums, _ = state or LookedBack()
-        sums = self._encoded(call, directions) if sums is None else sums
-        x, tail = self.projection.prepare(x, call.at, tail)
-        return x, sums, LookedBack(tail, sums)
-
-    def _encoded(self, call: Call, directions: Tensor) -> Sums:
-        if call.encoded is None:
-            raise ValueError("cross-attention was given neither an encoder's output nor the state of an earlier call")
-        k, v = self.projection.keys_values(call.encoded.hidden)
-        return sum_over(self.features, directions, k, v, call.encoded.places.real)
+    def records(self) -> dict[str, tuple[Tensor, ...]]:
+        return self.features.records()
