@@ -9,7 +9,7 @@ from torch.nn import functional as F
 from formers.attention.clusters import ClusterPlan, attend_clusters
 from formers.attention.pattern import Causal, Everything
 from formers.attention.plan import Plan, dense_plan
-from formers.attention.request import Request, Shown, repeated
+from formers.attention.request import KEPT, Request, Shown, repeated
 from formers.attention.sorted.charge import EXACT
 from formers.attention.sorted.drop import Drop
 from formers.attention.sorted.lane import Meeting
@@ -23,11 +23,8 @@ from formers.position.self_last import SelfLastLayer
 
 SMALL = 1024 * 1024  # up to this many pairs, one dense product is faster than any schedule
 SPARSE = 0.25  # a schedule that meets fewer of the pairs than this is worth following
-FEW, SOME, MOST = (
-    256 * 256,
-    512 * 512,
-    0.6,
-)  # pairs up to which blocks cost more than a mask; up to which, if most are seen
+FEW = 256 * 256  # up to this many pairs a mask costs less than blocks,
+MOST = 0.6  # and up to as many as masks are kept of, where more than this share of them is seen
 
 
 class Backend(Protocol):
@@ -85,7 +82,7 @@ class Sdpa:
     def _few(self, request: Request) -> bool:
         """Whether one product with a mask costs no more than blocks do."""
         pairs = request.at.length * request.to.length
-        return pairs <= FEW or (pairs <= SOME and request.seen > MOST)
+        return pairs <= FEW or (pairs <= KEPT and request.seen > MOST)
 
     def _shown(self, request: Request) -> Shown:
         """What fused kernels know without a mask, as the pattern says at once, or as its blocks come to together."""

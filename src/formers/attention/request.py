@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from formers.attention.clusters import ClusterPlan
+from formers.attention.marks import asks_for_marks
 from formers.attention.pattern import Causal, Pattern
 from formers.attention.plan import Plan, block_plan
 from formers.attention.sorted.plan import SortedPlan
@@ -61,19 +62,26 @@ class Request(NamedTuple):
         return same and at.length > 1 and type(self.pattern) is Causal
 
     @property
+    def plain(self) -> bool:
+        """Whether rows stand alike, without padding, and the pattern goes by positions alone: then plans and masks are kept
+        between calls, and asking for them costs nothing."""
+        marked = bool(self.at.marks or self.to.marks) and asks_for_marks(self.pattern)
+        return self.at.start is not None and self.to.start is not None and not marked
+
+    @property
     def seen(self) -> float:
-        """The share of all pairs that its blocks show, in the mean of the different heads; 1 where that is not known."""
-        pairs = self.visits.pairs
+        """The share of all pairs that its blocks show, in the mean of the different heads; 1 where it is not plain."""
+        pairs = self.visits.pairs if self.plain else None
         return 1.0 if pairs is None else sum(pairs) / len(pairs) / (self.at.length * self.to.length)
 
     @property
     def shown(self) -> Shown:
-        """What the blocks of its plan come to together; see `visits`."""
+        """What its blocks come to together, see `visits`; where it is not plain, some pairs."""
         return self.memo.once(("shown", self.pattern, self.at, self.to, self.q.shape[1]), self._shown)
 
     def _shown(self) -> Shown:
-        (queries, keys), pairs = (self.at.length, self.to.length), self.visits.pairs
-        if pairs is None or self.to.real is not None:
+        (queries, keys), pairs = (self.at.length, self.to.length), self.visits.pairs if self.plain else None
+        if pairs is None:
             return Shown.SOME
         if all(count == queries * keys for count in pairs):
             return Shown.ALL
@@ -103,8 +111,8 @@ class Request(NamedTuple):
 
     def _mask(self) -> Tensor:
         at, to, heads, device = self.at, self.to, self.q.shape[1], self.q.device
-        plain = not (to.real is not None or at.marks or to.marks or torch.compiler.is_compiling())
-        if plain and at.start is not None and to.start is not None and at.length * to.length <= KEPT:
+        kept = self.plain and at.length * to.length <= KEPT and not torch.compiler.is_compiling()
+        if kept and at.start is not None and to.start is not None:
             return _mask_of_runs(self.pattern, heads, (at.start, at.length), (to.start, to.length), device)
         mask = _visible(self.pattern, at, to, heads, device)
         return mask if to.real is None else mask & to.real[:, None, None, :]

@@ -120,7 +120,7 @@ class Facts:
 
 
 @dataclass(frozen=True)
-class Recaller(Pupil):
+class Answerer(Pupil):
     """The size of a decoder that answers, and how long it learns."""
 
     task: Facts = Facts()
@@ -132,10 +132,10 @@ class Recaller(Pupil):
     def spec(self, attention: tuple[Layer, ...]) -> Decoder:
         """A decoder of these layers of attention."""
         blocks = tuple(Block((layer, MLP(self.hidden))) for layer in attention)
-        return Decoder("recaller", self.task.vocab, self.dim, blocks, head=Untied())
+        return Decoder("answerer", self.task.vocab, self.dim, blocks, head=Untied())
 
 
-TINY = Recaller(
+TINY = Answerer(
     Facts(keys=4, values=3, segment=8, stated=3, asked=2, far=2, fillers=2, rows=4, evaluated=2),
     dim=16,
     hidden=16,

@@ -41,8 +41,7 @@ def performer(
 ) -> Decoder:
     """A language model with FAVOR+ in every layer. kernel: "softmax", or "relu", the generalised attention."""
     attention = KernelAttention(heads, features=performer_features(kernel, features, redraw))
-    blocks = stack(Block((attention, MLP(hidden)), PreNorm(dropout=dropout)), times=depth)
-    return Decoder("performer", vocab, dim, blocks, Embedding(Sinusoidal(), dropout=dropout))
+    return _language_model("performer", vocab, dim, depth, hidden, dropout, attention)
 
 
 @member("Performer, encoder", paper="arXiv:2009.14794", year=2020, cost="n·m", small=FEW | {"length": 64, "redraw": 2})

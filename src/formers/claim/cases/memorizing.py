@@ -11,11 +11,11 @@ from formers.attention.memorizing.layer import MemorizingAttentionLayer
 from formers.bench.registry import CLAIMS, Rival
 from formers.bench.trial import Trial
 from formers.call import Layer
-from formers.claim.fact_task import TINY, Facts, Recaller
+from formers.claim.fact_task import TINY, Answerer, Facts
 from formers.report.rows import Row, value_at_least, value_at_most
 
 HEADS, TOP_K = 2, 8
-RECALLER = Recaller()
+ANSWERER = Answerer()
 MEMORY, NONE = "a memory", "no memory"
 
 
@@ -28,15 +28,15 @@ MEMORY, NONE = "a memory", "no memory"
 )
 def memorizing(trial: Trial) -> Iterator[Row]:
     """Learns on texts of which half ask within the segment of the fact, with a memory and without."""
-    recaller = TINY if trial.quick else RECALLER
-    kinds = attentions(recaller.task)
-    models = dict(zip(kinds, recaller.learn_each(trial, kinds), strict=True))
+    answerer = TINY if trial.quick else ANSWERER
+    kinds = attentions(answerer.task)
+    models = dict(zip(kinds, answerer.learn_each(trial, kinds), strict=True))
     for name, model in models.items():
-        found = recaller.task.evaluate(model)
+        found = answerer.task.evaluate(model)
         goal, better = (value_at_least(0.9), "higher") if name == MEMORY else (value_at_most(0.2), "lower")
         note = f"within a segment {found['near']:.1%}"
         yield trial.row(
-            f"{name}, beyond the window", found["far"], recaller.task.chance, goal=goal, better=better, note=note
+            f"{name}, beyond the window", found["far"], answerer.task.chance, goal=goal, better=better, note=note
         )
     note = "of the heads' gates, which begin at 0.5"
     yield trial.row("the most open gate", max(gates(models[MEMORY])), rival=None, goal=value_at_least(0.5), note=note)
