@@ -72,13 +72,25 @@ from formers.attention import (
 from formers.block import Block, stack
 from formers.canvas import Canvas
 from formers.channels import ChannelEmbedding
+from formers.control.decision import DecisionTransformer
+from formers.depth import ACT, SeparableConv, Universal
 from formers.embedding import Embedding
 from formers.encoder_decoder import EncoderDecoder
 from formers.errors import CheckpointError, ConfigError, DataError, FormersError
-from formers.family import MEMBERS, make
+from formers.exits import Decay, Exits, LearnedConfidence, Saturation, SoftmaxResponse
+from formers.exits.halting import (
+    CorrectnessOracle,
+    GeometricHalting,
+    LikelihoodOracle,
+    MultinomialHalting,
+    SequenceHalting,
+)
+from formers.experts import Switch, Truncated
+from formers.family import ACTORS, MEMBERS, make
 from formers.feedback import Feedback
 from formers.feedforward import GLU, MLP
 from formers.fourier import Fourier
+from formers.gated import Gated, GRUGate, HighwayGate, InputGate, OutputGate, SigTanhGate
 from formers.head import MaskedLM, Pooler, Tied, Untied
 from formers.init import FanIn, Normal, Xavier
 from formers.layer_inputs import KeepInputs
@@ -133,6 +145,8 @@ from formers.sparse import (
 __version__ = "0.1.0"
 
 __all__ = [
+    "ACT",
+    "ACTORS",
     "GLU",
     "LSH",
     "MEMBERS",
@@ -159,8 +173,11 @@ __all__ = [
     "Convolutional",
     "ConvolvedSlots",
     "Coordinates",
+    "CorrectnessOracle",
     "CrossAttention",
     "DataError",
+    "Decay",
+    "DecisionTransformer",
     "Decoder",
     "Dense",
     "Dilated",
@@ -171,25 +188,33 @@ __all__ = [
     "EncoderDecoder",
     "Everything",
     "ExactSearch",
+    "Exits",
     "FanIn",
     "Feedback",
     "FixedBase",
     "FormersError",
     "Fourier",
+    "GRUGate",
+    "Gated",
+    "GeometricHalting",
     "Global",
     "GlobalLocal",
     "GlobalLocalAttention",
     "HeadSpans",
+    "HighwayGate",
     "Hyperbolic",
     "Infinite",
+    "InputGate",
     "KeepInputs",
     "KernelAttention",
     "KernelCrossAttention",
     "LayerNorm",
     "Layerwise",
     "Learned",
+    "LearnedConfidence",
     "LearnedLowRank",
     "LearnedSinusoidal",
+    "LikelihoodOracle",
     "Linear",
     "LinearSlots",
     "Linformer",
@@ -209,11 +234,13 @@ __all__ = [
     "Modular",
     "MostUsedCompression",
     "MultConv",
+    "MultinomialHalting",
     "Multiplicative",
     "MultiplicativeHead",
     "MultiplicativeModular",
     "NoPosition",
     "Normal",
+    "OutputGate",
     "Parallel",
     "Permuted",
     "PooledSlots",
@@ -237,20 +264,26 @@ __all__ = [
     "Routing",
     "SRUBranch",
     "Same",
+    "Saturation",
     "SeenByAll",
     "SeesAll",
     "Segments",
     "SelfLast",
+    "SeparableConv",
+    "SequenceHalting",
     "SharedQK",
     "Shaw",
     "Shifted",
+    "SigTanhGate",
     "SinkhornAttention",
     "Sinusoidal",
+    "SoftmaxResponse",
     "SpanAttention",
     "SparseFF",
     "SparseQueries",
     "Strided",
     "Summary",
+    "Switch",
     "SwitchFF",
     "T5Buckets",
     "Tied",
@@ -258,6 +291,8 @@ __all__ = [
     "TopBlocks",
     "TransformerXL",
     "Trigonometric",
+    "Truncated",
+    "Universal",
     "Untied",
     "Window",
     "Xavier",

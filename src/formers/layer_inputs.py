@@ -1,7 +1,7 @@
 """A memory of what a layer was given, and not of the keys that it made of it: Dai et al. 2019, arXiv:1901.02860."""
 
 from collections.abc import Iterator
-from typing import TYPE_CHECKING, ClassVar, NamedTuple
+from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple
 
 import torch
 from torch import Tensor
@@ -90,6 +90,16 @@ class KeepInputsRule(MemoryRule):
         kept = call.memo.once(("last", count, places), lambda: places.last(count))
         k, v = (None if log is None else log.last(count) for log in (now.k, now.v))
         return Inputs(now.inputs.last(count), kept, k, v)
+
+
+def unmade(state: Any) -> Any:
+    """The same state without keys and values that were made of stored inputs: the weights have changed since."""
+    if isinstance(state, Inputs):
+        return state._replace(k=None, v=None)
+    if isinstance(state, tuple):
+        items = [unmade(item) for item in state]
+        return type(state)(*items) if hasattr(state, "_fields") else tuple(items)
+    return state
 
 
 def wants_gradients(x: Tensor, project: Project) -> bool:

@@ -1,7 +1,7 @@
 """Models: an embedding, a depth of blocks, a head. Assembly, nothing else."""
 
 import functools
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import replace
 from typing import Any
 
@@ -14,7 +14,7 @@ from formers.embedding import Embedding
 from formers.head import Head, Pooler, Tied, head_of
 from formers.init import Init, Normal
 from formers.norm import LayerNorm, Norm
-from formers.output import ModelState, Output, StreamLoss
+from formers.output import AtExits, End, ModelState, Output, StreamLoss
 from formers.spec.check import check
 from formers.spec.codec import to_json
 from formers.spec.core import Site, Spec, parts_within
@@ -159,17 +159,24 @@ class TokenLayer(nn.Module):
         call = replace(call, read=read)
         out = self.stack(self.embedding(tokens, call), call, None if state is None else state.blocks)
         after = ModelState(seen_after(seen, at), out.state) if remember else None
+        ends = getattr(self.stack.blocks[-1], "end", None)
+        end = None if ends is None or head is None or logits_at is None else ends(out, call)
         if loss is not None:
             if logits_at is None:
                 raise ValueError("a loss was asked for at logits_at=None, nowhere: leave one of the two out")
-            nats = loss(chosen(out.y, logits_at), read, self._readers())
-            return Output(None, None, after, out.losses, None, out.records, nats)
+            stream, way = (out.y, read) if end is None else (end.stream, end.read)
+            nats = loss(chosen(stream, logits_at), way, self._readers())
+            early = at_exits(end, logits_at, functools.partial(loss, parameters=self._readers()), loss)
+            return Output(None, None, after, out.losses, None, out.records, nats, early)
         hidden = out.y if self.norm is None else self.norm(out.y)
         logits = None
-        if head is not None and logits_at is not None:
+        if end is not None and end.read is not read and logits_at is not None:
+            logits = end.read(chosen(end.stream, logits_at))
+        elif head is not None and logits_at is not None:
             logits = head(chosen(hidden, logits_at), self.embedding.tokens.weight)
         pooled = self.pooler(hidden) if self.pooler is not None else None
-        return Output(logits, hidden, after, out.losses, pooled, out.records)
+        early = at_exits(end, logits_at, lambda stream, way: way(stream))
+        return Output(logits, hidden, after, out.losses, pooled, out.records, None, early)
 
     def read(self, hidden: Tensor, head: nn.Module | None = None) -> Tensor:
         """Logits (..., V) of hidden states (..., M) as any block leaves them, for layers that may stop early.
@@ -184,7 +191,8 @@ class TokenLayer(nn.Module):
 
     def _readers(self) -> list[Tensor]:
         """The parameters that `read` may use, each once."""
-        parts = [part for part in (self.norm, self.head) if part is not None]
+        last = self.stack.blocks[-1]
+        parts = [part for part in (self.norm, self.head, getattr(last, "heads", None)) if part is not None]
         found: list[Tensor] = [self.embedding.tokens.weight]
         found += [parameter for part in parts for parameter in part.parameters()]
         return list(dict.fromkeys(found))
@@ -202,6 +210,22 @@ class TokenLayer(nn.Module):
     ) -> Output:
         """Continue a stream by tokens (B, T); the same method as an encoder-decoder's."""
         return self(tokens, state, mask=mask, marks=marks, logits_at=logits_at, seed=seed, retrieved=retrieved)
+
+
+def at_exits(
+    end: End | None,
+    at: At,
+    find: Callable[[Tensor, Callable[[Tensor], Tensor]], Tensor],
+    loss: StreamLoss | None = None,
+) -> AtExits | None:
+    """What `find` makes of the exits before the end of a depth, at the places to predict at, and how `loss` judges all."""
+    if end is None or end.weights is None or at is None:
+        return None
+    found = tuple(find(chosen(stream, at), way) for stream, way in end.early)
+    judged: tuple[tuple[Tensor, Tensor], ...] = ()
+    if loss is not None and end.halts is not None:
+        judged = tuple(loss.judge(chosen(stream, at), way) for stream, way in (*end.early, (end.stream, end.read)))
+    return AtExits(found, end.weights, end.halts, judged)
 
 
 def on_meta(spec: Any) -> Any:

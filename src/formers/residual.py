@@ -51,7 +51,7 @@ class PreNorm(Residual):
 
 
 class PreNormRule(ResidualRule):
-    def __init__(self, spec: PreNorm, site: Site, sublayers: Sequence[Layer]) -> None:
+    def __init__(self, spec: Residual, site: Site, sublayers: Sequence[Layer]) -> None:
         super().__init__(spec, site, sublayers)
         for i, sublayer in enumerate(sublayers):
             if sublayer.norms_itself:

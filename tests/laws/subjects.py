@@ -4,8 +4,13 @@ from collections.abc import Iterator
 from typing import Any
 
 import torch
+from adaptive_subjects import universal_decoders, universal_encoders, universal_pairs
 from compressive_subjects import compressive_decoders
+from exit_subjects import exit_decoders
+from expert_subjects import expert_decoders, expert_encoders
 from factorised_subjects import factorised_decoders, factorised_encoders
+from gated_subjects import gated_decoders, gated_encoders
+from halting_subjects import halting_decoders, halting_pairs
 from kernel_subjects import kernel_decoders, kernel_encoders, kernel_pairs
 from low_rank_subjects import low_rank_decoders, low_rank_encoders, low_rank_pairs
 from memorizing_subjects import memorizing_decoders
@@ -198,11 +203,19 @@ SPECS |= {f"encoder with {n}": s for n, s in kernel_encoders()}
 SPECS |= {f"decoder with {n}": s for n, s in low_rank_decoders()}
 SPECS |= {f"encoder with {n}": s for n, s in low_rank_encoders()}
 SPECS |= {f"decoder with {n}": s for n, s in memorizing_decoders()}
+SPECS |= {f"decoder with {n}": s for n, s in exit_decoders()}
+SPECS |= {f"decoder with {n}": s for n, s in expert_decoders()}
+SPECS |= {f"encoder with {n}": s for n, s in expert_encoders()}
+SPECS |= {f"decoder with {n}": s for n, s in gated_decoders()}
+SPECS |= {f"encoder with {n}": s for n, s in gated_encoders()}
+SPECS |= {f"decoder with {n}": s for n, s in halting_decoders()} | dict(halting_pairs())
 SPECS |= dict(sparse_pairs()) | dict(low_rank_pairs()) | dict(kernel_pairs())
+SPECS |= {f"decoder with {n}": s for n, s in universal_decoders()}
+SPECS |= {f"encoder with {n}": s for n, s in universal_encoders()} | dict(universal_pairs())
 DECODERS = [name for name, spec in SPECS.items() if isinstance(spec, (Decoder, EncoderDecoder))]
 ENCODERS = [name for name, spec in SPECS.items() if isinstance(spec, Encoder)]
 REVERSIBLES = [name for name in DECODERS if "Reversible(" in repr(SPECS[name])]
-SORTED = [name for name in DECODERS if "LSH(" in repr(SPECS[name]) or "Routing(" in repr(SPECS[name])]
+SORTED = [name for name in DECODERS if any(kind in repr(SPECS[name]) for kind in ("LSH(", "Routing(", "Switch("))]
 LIMITED = [name for name, spec in SPECS.items() if spec.max_length is not None]
 
 

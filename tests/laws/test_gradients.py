@@ -5,14 +5,18 @@ import torch
 from subjects import DECODERS, REVERSIBLES, SPECS, Stream, build, tokens
 
 from formers import state as states
+from formers.tasks.chunked_loss import lost
 
 
 @pytest.mark.parametrize("name", list(SPECS))
 def test_every_parameter_gets_a_gradient(name: str) -> None:
-    """What chooses active units learns in training alone: in evaluation a choice is a choice."""
-    stream = Stream(build(SPECS[name]), 4)
-    stream.model.train("FF(" in repr(SPECS[name]))
-    stream.whole(tokens(4, 32)).square().mean().backward()
+    """What chooses active units or exits learns in training alone: in evaluation a choice is a choice."""
+    stream, inputs = Stream(build(SPECS[name]), 4), tokens(4, 32)
+    stream.model.train("FF(" in repr(SPECS[name]) or "Halting(" in repr(SPECS[name]))
+    if "Halting(" in repr(SPECS[name]):
+        given = (stream.source, inputs) if stream.paired else (inputs,)
+        lost(stream.model, inputs.roll(-1, 1), *given).named["halting"].backward()
+    stream.whole(inputs).square().mean().backward()
     if stream.paired:
         stream.model.source(tokens(4, 32), logits_at=None)
     named = dict(stream.model.named_parameters())

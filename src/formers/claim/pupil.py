@@ -33,13 +33,18 @@ class Pupil:
                 tick(0, name)
                 yield self.learn(attention, tick)
 
-    def learn(self, attention: Any, tick: Callable[[], object]) -> nn.Module:
-        """A trained model of that attention; the seed is always the same. `tick` is called after each step."""
+    def learn(self, attention: Any, tick: Callable[[], object], begin: nn.Module | None = None) -> nn.Module:
+        """A trained model of that attention; the seed is always the same. `tick` is called after each step.
+
+        begin: a model whose parameters it begins with, as far as it has those.
+        """
         training = TrainSpec(
             self.steps, self.task.rows, self.task.length, optimizer=AdamW(self.rate), schedule=CosineDecay(100, 0.0)
         )
         torch.manual_seed(training.seed)
         model = self.spec(attention).build().train()
+        if begin is not None:
+            model.load_state_dict(begin.state_dict(), strict=False)
         optimizer = training.optimizer.build(model)
         update = Updater(model, self.task, training, optimizer, torch.device("cpu"))
         for step in range(1, self.steps + 1):

@@ -5,6 +5,7 @@ from typing import Any
 
 from formers.cli.model import read_spec, require_buildable
 from formers.cli.parser import Parser
+from formers.control.decision import DecisionTransformer
 from formers.encoder_decoder import EncoderDecoder
 from formers.errors import ConfigError
 from formers.model import TokenModel
@@ -38,7 +39,7 @@ def _verdict(spec: Any) -> str:
     if isinstance(spec, TrainSpec):
         spec.check()
         return "fine, a training spec"
-    if not isinstance(spec, (TokenModel, EncoderDecoder)):
+    if not isinstance(spec, (TokenModel, EncoderDecoder, DecisionTransformer)):
         return f"fine as far as it goes: {type(spec).__name__} is a part, and is checked within a model"
     require_buildable(spec)
     return f"fine, {spec.name}"

@@ -1,4 +1,4 @@
-"""`formers convert`: another model made of a trained one: for long texts, with a memory, or sparse and taught by it."""
+"""`formers convert`: another model made of a trained one: for long texts, with a memory, or sparse or dense and taught by it."""
 
 import argparse
 from pathlib import Path
@@ -7,6 +7,7 @@ from typing import Any
 import torch
 
 from formers.cli.after_run import material_after, training_after
+from formers.cli.convert_dense import declare_dense, make_dense
 from formers.cli.convert_long import make_long
 from formers.cli.convert_memory import OF_MEMORY, declare_memory, make_memorizing
 from formers.cli.material import require_vocabulary
@@ -29,6 +30,7 @@ EXAMPLES = """\
   formers convert runs/llama --to memorizing --layer 9 --memory 65536 --out runs/memorizing
   formers convert runs/notes --to sparse --out runs/sparse-notes --steps 2000
   formers convert runs/gpt2 --to sparse --block 64 --rank 16 --modules 12 --data notes/ --out runs/sparse --steps 5000
+  formers convert runs/switch --to dense --out runs/small --steps 5000
 """
 
 
@@ -41,12 +43,13 @@ def declare(parser: Parser) -> None:
     told = "the folder of a trained or imported model; for long texts also one in Hugging Face's format"
     parser.add_argument("run", type=Path, metavar="DIR", help=told)
     told = (
-        f"{', '.join(LONG)}: for texts of --length tokens; memorizing: layers with a memory; sparse: feed-forwards with"
+        f"{', '.join(LONG)}: for texts of --length tokens; memorizing: layers with a memory; dense: no experts; "
+        "sparse: feed-forwards with few active units, and sparse projections"
     )
-    kinds = [*LONG, "memorizing", "sparse"]
-    parser.add_argument("--to", required=True, choices=kinds, help=f"{told} few active units, and sparse projections")
+    kinds = [*LONG, "memorizing", "dense", "sparse"]
+    parser.add_argument("--to", required=True, choices=kinds, help=told)
     parser.add_argument("--out", required=True, type=Path, metavar="RUN", help="the run folder to make")
-    told = "change a field of the new spec that no weight depends on, such as blocks[*].sublayers[0].pattern; not of --to sparse"
+    told = "change a field that no weight depends on, such as blocks[*].sublayers[0].pattern; not of sparse or dense"
     parser.add_argument("--set", action="append", metavar="PATH=VALUE", dest="assignments", help=told, **UNSAID)
     sparse = parser.add_argument_group("for --to sparse (arXiv:2111.12763)")
     sparse.add_argument(
@@ -59,6 +62,7 @@ def declare(parser: Parser) -> None:
     sparse.add_argument("--modules", type=int, metavar="N", help=told, **UNSAID)
     told = "steps in which each layer learns from the one that it replaces (300)"
     sparse.add_argument("--distil", type=int, metavar="N", help=told, **UNSAID)
+    declare_dense(parser)
     declare_memory(parser)
     declare_training(parser)
 
@@ -72,6 +76,10 @@ def run(options: argparse.Namespace) -> int:
     for name in OF_MEMORY:
         if name in options:
             raise ConfigError(f"--{name.replace('_', '-')} is for --to memorizing, not for --to {options.to}")
+    if options.to == "dense":
+        return make_dense(options, given)
+    if "soft" in options:
+        raise ConfigError(f"--soft is for --to dense, not for --to {options.to}")
     if options.to != "sparse":
         make_long(options, given)
         return 0

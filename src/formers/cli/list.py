@@ -6,7 +6,7 @@ from rich.table import Table
 
 from formers.cli.parser import Parser
 from formers.cli.terminal import Terminal
-from formers.family import MEMBERS
+from formers.family import ACTORS, MEMBERS
 from formers.report.abilities import causal, streams_exactly
 
 EXAMPLES = "  formers list\n"
@@ -21,7 +21,7 @@ def run(options: argparse.Namespace) -> None:
     table = Table(box=None, pad_edge=False, header_style="bold")
     for heading in ("member", "model", "paper", "year", "cost", "causal", "exact streaming"):
         table.add_column(heading, justify="right" if heading == "year" else "left")
-    for member in sorted(MEMBERS.values(), key=lambda member: (member.year, member.name)):
+    for member in sorted((MEMBERS | ACTORS).values(), key=lambda member: (member.year, member.name)):
         spec = member.make()
         told = (member.name, member.title, member.paper, str(member.year), member.cost)
         table.add_row(*told, causal(spec), streams_exactly(spec))

@@ -6,10 +6,12 @@ from pathlib import Path
 from typing import Any, get_type_hints
 
 from formers.cli.parser import Parser
+from formers.control.agent.model import Agent
+from formers.control.decision import DecisionTransformer
 from formers.encoder_decoder import EncoderDecoder
 from formers.errors import ConfigError
-from formers.family import MEMBERS, make
-from formers.family.registry import preset_of
+from formers.family import ACTORS, MEMBERS, Member
+from formers.family.registry import find_member, preset_of
 from formers.model import TokenModel
 from formers.spec import Spec, assign, check, from_json, parse
 from formers.spec.codec import mean
@@ -34,13 +36,14 @@ def declare_model(parser: Parser, *, optional: bool = False) -> None:
     )
 
 
-def chosen_model(options: argparse.Namespace, **defaults: Any) -> Any:
+def chosen_model(options: argparse.Namespace, *, actors: bool = False, **defaults: Any) -> Any:
     """The spec that the options name. defaults: of a member's arguments, where it has them and none are given.
+    actors: take models that read no tokens, too.
 
     Raises ConfigError for whatever does not exist or does not fit, with what was probably meant.
     """
-    if options.model in MEMBERS:
-        spec = _member(options.model, options.arguments, {**defaults, **preset_of(options.model, options.preset)})
+    if options.model in MEMBERS | ACTORS:
+        spec = member_spec(options.model, options.arguments, {**defaults, **preset_of(options.model, options.preset)})
     else:
         spec = read_spec(options.model)
         if options.preset is not None:
@@ -52,7 +55,13 @@ def chosen_model(options: argparse.Namespace, **defaults: Any) -> Any:
     for assignment in options.assignments:
         _require_path(options.model, spec, assignment)
         spec = assign(spec, assignment)
-    if not isinstance(spec, (TokenModel, EncoderDecoder)):
+    if isinstance(spec, DecisionTransformer) and not actors:
+        raise ConfigError(
+            f"{options.model} learns from trajectories and acts, and reads no tokens: see formers control"
+        )
+    if isinstance(spec, Agent):
+        raise ConfigError(f"{options.model} acts by what it observes, and reads no tokens: see formers control")
+    if not isinstance(spec, (TokenModel, EncoderDecoder, DecisionTransformer)):
         raise ConfigError(f"{options.model} holds a {type(spec).__name__}, which is a part and not a whole model")
     return spec
 
@@ -85,14 +94,22 @@ def _missing(name: str, path: Path) -> str:
         return f"{name} is a folder without a spec.json; name a run, a spec file, or a member"
     if "/" in name or "\\" in name or name.endswith(".json"):
         return f"there is no file {name}"
-    if name in MEMBERS:
+    if name in MEMBERS | ACTORS:
         return f"{name} is a member, and a file is asked for: formers show {name} --json > {name}.json writes one"
-    return f"there is neither a member nor a file named {name!r}: {mean(name, MEMBERS)} (formers list)"
+    return f"there is neither a member nor a file named {name!r}: {mean(name, MEMBERS | ACTORS)} (formers list)"
 
 
-def _member(name: str, words: Sequence[str], defaults: Mapping[str, Any]) -> Spec:
-    known = MEMBERS[name].arguments
-    types = get_type_hints(MEMBERS[name].make)
+def member_spec(name: str, words: Sequence[str], defaults: Mapping[str, Any]) -> Any:
+    """The spec of a member with arguments as words, such as depth=4, over defaults, of which it may not have all.
+
+    Raises ConfigError for a word that does not fit.
+    """
+    return spec_of(find_member(name), words, defaults)
+
+
+def spec_of(member: Member, words: Sequence[str], defaults: Mapping[str, Any]) -> Any:
+    """The same of a member that need not be registered."""
+    known, types = member.arguments, get_type_hints(member.make)
     values = {key: value for key, value in defaults.items() if key in known}
     for word in words:
         key, equals, text = word.partition("=")
@@ -100,15 +117,15 @@ def _member(name: str, words: Sequence[str], defaults: Mapping[str, Any]) -> Spe
             raise ConfigError(f"{word!r} is no argument: write name=value, with one of {', '.join(known)}")
         if key not in known:
             path = "; a path into the spec is set by --set" if set(key) & {".", "["} else ""
-            raise ConfigError(f"{name} has no argument {key!r}: {mean(key, known)}{path}")
+            raise ConfigError(f"{member.name} has no argument {key!r}: {mean(key, known)}{path}")
         values[key] = parse(text)
         if not fits(values[key], types[key]):
             raise ConfigError(f"{word}: {values[key]!r} is not {describe(types[key])}")
-    return make(name, **values)
+    return member.make(**values)
 
 
 def _require_path(name: str, spec: Spec, assignment: str) -> None:
     """Arguments of a member are easily taken for fields of its spec."""
     field = assignment.partition("=")[0].strip()
-    if name in MEMBERS and field in MEMBERS[name].arguments and not hasattr(spec, field):
+    if name in MEMBERS | ACTORS and field in find_member(name).arguments and not hasattr(spec, field):
         raise ConfigError(f"{field} is an argument of {name} and no field of its spec: write it without --set")

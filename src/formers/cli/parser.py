@@ -7,6 +7,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import NoReturn
 
+from formers.distributed.environment import is_first
+
 
 class Parser(argparse.ArgumentParser):
     """One subcommand's options; positional words and options may be mixed, and a misspelt option is told."""
@@ -31,7 +33,8 @@ class Parser(argparse.ArgumentParser):
 
     def error(self, message: str) -> NoReturn:
         """One line of what is wrong, one of what can be written."""
-        print(f"formers: {message}\n{self.format_usage().rstrip()}", file=sys.stderr)
+        if is_first():
+            print(f"formers: {message}\n{self.format_usage().rstrip()}", file=sys.stderr)
         raise SystemExit(2)
 
 

@@ -41,7 +41,7 @@ def declare(parser: Parser) -> None:
 def run(options: argparse.Namespace) -> None:
     """Print the tree, the costs and the drawings; or what a text does to attention."""
     _require_fitting(options)
-    spec = chosen_model(options)
+    spec = chosen_model(options, actors=options.text is None)
     if options.text is not None:
         from formers.cli.show_text import show_text
 

@@ -1,4 +1,4 @@
-"""`formers show --text`: which tokens of a text attention lets meet, where content chooses them."""
+"""`formers show --text`: which tokens of a text attention lets meet, where content chooses them, or how many steps each took."""
 
 import argparse
 from pathlib import Path
@@ -7,6 +7,7 @@ from typing import Any
 import torch
 
 from formers.cli.material import require_vocabulary
+from formers.cli.show_steps import show_steps
 from formers.cli.terminal import Terminal
 from formers.data.tokenizer import ByteTokenizer, Tokenizer
 from formers.encoder_decoder import EncoderDecoder
@@ -15,15 +16,19 @@ from formers.family import MEMBERS
 from formers.report.drawing import draw
 from formers.report.meeting import pieces, square_of, told
 from formers.report.parts import Look, looks
+from formers.report.ponder import halting_depths
 from formers.report.selection import Selection, selections
 from formers.spec.codec import mean
 from formers.train import load_model, load_run_tokenizer
 
+UNTRAINED = "an untrained model: its weights are random, and each byte is a token"
+
 
 def show_text(options: argparse.Namespace, spec: Any) -> None:
-    """Draw one head of one layer, and say what else there is to see. Raises FormersError for what cannot be drawn."""
-    path = _layer(spec, options.layer)
-    head = _head(spec, path, options.head)
+    """Draw the steps of tokens that halt, or else one head of one layer. Raises FormersError for what cannot be drawn."""
+    halts = options.layer is None and options.head is None and halting_depths(spec)
+    path = "" if halts else _layer(spec, options.layer)
+    head = 0 if halts else _head(spec, path, options.head)
     trained = Path(options.model).is_dir() and options.model not in MEMBERS
     if trained and options.assignments:
         raise ConfigError("--set would make it another model than the run has trained; leave out --set or --text")
@@ -31,13 +36,18 @@ def show_text(options: argparse.Namespace, spec: Any) -> None:
     require_vocabulary(spec, tokenizer)
     tokens = tokenizer.encode(options.text)
     _require_readable(spec, tokens)
-    found = selections(load_model(options.model) if trained else _drawn(spec), tokens)
+    model, names = load_model(options.model) if trained else _drawn(spec), pieces(tokenizer, tokens)
+    if halts:
+        if not trained:
+            Terminal().print(UNTRAINED, style="dim")
+        show_steps(options, model, tokens, names)
+        return
+    found = selections(model, tokens)
     chosen = next((selection for selection in found if selection.path == path), None)
     if chosen is None:
         raise FormersError(
             f"{path} was not met in the pass: its module is not named as the field that it is built from"
         )
-    names = pieces(tokenizer, tokens)
     _print(chosen, head, names, [other.path for other in found if other.path != path], trained=trained)
     if options.plot:
         from formers.report.picture import CELLS, save_picture
@@ -51,7 +61,7 @@ def _print(chosen: Selection, head: int, names: list[str], others: list[str], *,
     terminal = Terminal()
     terminal.print(chosen.path, style="cyan", markup=False)
     if not trained:
-        terminal.print("an untrained model: its weights are random, and each byte is a token", style="dim")
+        terminal.print(UNTRAINED, style="dim")
     terminal.print(draw(square_of(chosen, head, names), ascii_only=terminal.options.ascii_only))
     for line in told(chosen, head, names):
         terminal.print(line, markup=False)

@@ -1,19 +1,24 @@
 """`formers train`: train a model on text or images, in a run folder."""
 
 import argparse
+from contextlib import nullcontext
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 
 from formers.canvas import canvases
 from formers.cli.after_run import copy_model, material_after, training_after
+from formers.cli.distribution import declare_distribution, given_distribution
 from formers.cli.material import Material, open_material, prepare_material, require_vocabulary, task_of, told
 from formers.cli.model import chosen_model, declare_model, read_spec, require_buildable
 from formers.cli.neighbours import declare_neighbours, refuse_store, require_store, store_run, take_in
 from formers.cli.parser import Parser
+from formers.cli.teacher import taught
 from formers.cli.training import changed, declare_training, given_training, new_training
 from formers.data.images import read_images
+from formers.distributed import Distribution, joined
+from formers.distributed.environment import is_first
 from formers.encoder_decoder import EncoderDecoder
 from formers.errors import CheckpointError, ConfigError
 from formers.model import parameter_count
@@ -35,6 +40,7 @@ EXAMPLES = """\
   formers train spalm dim=256 depth=4 heads=4 hidden=1024 --data notes/ --datastore stores/notes --out runs/spalm \
       --steps 2000
   formers train --resume --out runs/notes
+  torchrun --nproc-per-node 2 -m formers train gpt2 --data notes/ --out runs/notes --steps 2000 --shard full
 """
 
 
@@ -56,24 +62,51 @@ def declare(parser: Parser) -> None:
         parser, "for a model that takes in retrieved tokens: where they are found, once, before training"
     )
     declare_training(parser)
+    declare_distribution(parser)
+
+
+class Prepared(NamedTuple):
+    """A training run that can begin. resume: it goes on. begin: the run whose weights it takes."""
+
+    spec: Any
+    material: Material | PreparedImages
+    training: TrainSpec
+    resume: bool = False
+    begin: Path | None = None
 
 
 def run(options: argparse.Namespace) -> int:
-    """Train; 130 if Ctrl-C stopped it, with everything saved."""
+    """Train; 130 if Ctrl-C stopped it, with everything saved.
+
+    Under torchrun, one of several processes: the first prepares and speaks, and all train.
+    """
+    distribution = given_distribution(options)
+    with joined() as world:
+        with nullcontext() if world is None else world.in_turn():
+            prepared = _prepared(options, restarted=world is not None and world.at.attempt > 0)
+        return train_and_tell(prepared, options.out, distribution)
+
+
+def _prepared(options: argparse.Namespace, *, restarted: bool) -> Prepared:
+    """restarted: the same words were run before, and whoever starts them again wants what was saved to be used."""
+    if restarted and Run(options.out).checkpoints():
+        return _resume(options)
     if options.resume and options.begin is not None:
         raise ConfigError("a run that goes on has weights of its own; leave out --from or --resume")
     if options.resume:
         refuse_store(options, "a run that goes on has what was found for its data already")
-    return _resume(options) if options.resume else _begin(options)
+        return _resume(options)
+    if not restarted:
+        _require_free(options.out)
+    return _begin(options)
 
 
-def _begin(options: argparse.Namespace) -> int:
+def _begin(options: argparse.Namespace) -> Prepared:
     if options.begin is not None:
         return _begin_after(options)
     if options.model is None:
         raise ConfigError("no model is named; begin with a member or a spec file, or add --resume to go on with a run")
     _require_data(options.data)
-    _require_free(options.out)
     spec = chosen_model(options)
     require_store(options, spec)
     if canvases(spec):
@@ -86,12 +119,11 @@ def _begin(options: argparse.Namespace) -> int:
     spec = chosen_model(options, vocab=material.tokenizer.vocab)
     require_vocabulary(spec, material.tokenizer)
     material = take_in(options, material, options.out / "data")
-    return train_and_tell(spec, material, training, options.out)
+    return Prepared(spec, material, training)
 
 
-def _begin_after(options: argparse.Namespace) -> int:
+def _begin_after(options: argparse.Namespace) -> Prepared:
     """Train what another run has trained: under other patterns, say, or on longer rows."""
-    _require_free(options.out)
     if options.tokenizer is not None:
         raise ConfigError(f"the weights of {options.begin} know its own tokens; leave out --tokenizer")
     if options.model is None:
@@ -107,10 +139,10 @@ def _begin_after(options: argparse.Namespace) -> int:
     training = training_after(options.begin, given_training(options), _longest(spec))
     material = material_after(options.begin, spec, options.data, options.out / "data")
     material = take_in(options, material, options.out / "data")
-    return train_and_tell(spec, material, training, options.out, begin=options.begin)
+    return Prepared(spec, material, training, begin=options.begin)
 
 
-def _begin_pictures(options: argparse.Namespace) -> int:
+def _begin_pictures(options: argparse.Namespace) -> Prepared:
     """Train on images, whose shape is the model's unless it was given."""
     if options.tokenizer is not None:
         raise ConfigError(f"--tokenizer {options.tokenizer} is for text, and {options.model} is a model of images")
@@ -123,14 +155,14 @@ def _begin_pictures(options: argparse.Namespace) -> int:
     if length != frame.written.length:
         raise ConfigError(f"rows are whole images, of {frame.written.length} tokens, not {length}: leave out --length")
     training = new_training(given, None)
-    return train_and_tell(spec, prepare_images(images, options.out / "data"), training, options.out)
+    return Prepared(spec, prepare_images(images, options.out / "data"), training)
 
 
-def _shape(shape: tuple[int, int, int]) -> dict[str, int]:
+def _shape(shape: tuple[int, int, int]) -> dict[str, Any]:
     return dict(zip(("height", "width", "channels"), shape, strict=True))
 
 
-def _resume(options: argparse.Namespace) -> int:
+def _resume(options: argparse.Namespace) -> Prepared:
     folder = Run(options.out)
     if not folder.started:
         raise CheckpointError(f"{options.out} holds no run to resume; leave --resume out to begin one")
@@ -143,32 +175,38 @@ def _resume(options: argparse.Namespace) -> int:
         spec = folder.spec if options.model is None else chosen_model(options, vocab=tokenizer.vocab)
         material = open_material(spec, options.out / "data", tokenizer)
     training = changed(read_spec(str(options.out / "train.json")), given_training(options))
-    print(f"going on with the data that the run began with, in {options.out / 'data'}")
-    return train_and_tell(spec, material, training, options.out, resume=True)
+    _say(f"going on with the data that the run began with, in {options.out / 'data'}")
+    return Prepared(spec, material, training, resume=True)
 
 
-def train_and_tell(
-    spec: Any,
-    material: Material | PreparedImages,
-    training: TrainSpec,
-    out: Path,
-    *,
-    resume: bool = False,
-    begin: Path | None = None,
-) -> int:
-    """Train, with what there is told before and what became of it after; the exit code. begin: the run to start from."""
+def train_and_tell(prepared: Prepared, out: Path, distribution: Distribution) -> int:
+    """Train, with what there is told before and what became of it after; the exit code."""
+    spec, material, training, resume, begin = prepared
     torch.manual_seed(training.seed)
     model = spec.build()
     if begin is not None:
         copy_model(begin, model)
-    print(f"{spec.name}: {parameter_count(model):,} parameters; {told(material)}")
-    task = task_of(spec, material, training)
-    pretrained = begin is not None
-    outcome = train(model, task, training, out, tokenizer=material.tokenizer, resume=resume, pretrained=pretrained)
+    _say(f"{spec.name}: {parameter_count(model):,} parameters; {told(material)}")
+    outcome = train(
+        model,
+        taught(task_of(spec, material, training), out),
+        training,
+        out,
+        tokenizer=material.tokenizer,
+        resume=resume,
+        pretrained=begin is not None,
+        distribution=distribution,
+    )
     if not outcome.finished:
         return INTERRUPTED
-    print(f"the run is in {out}, its loss in {out / 'loss.png'}")
+    _say(f"the run is in {out}, its loss in {out / 'loss.png'}")
     return 0
+
+
+def _say(text: str) -> None:
+    """One line, by one of several processes."""
+    if is_first():
+        print(text, flush=True)
 
 
 def _longest(spec: Any) -> int | None:

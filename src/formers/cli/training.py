@@ -16,7 +16,7 @@ HELP = {
     "batch": "rows per update",
     "length": "tokens per row",
     "accumulation": "pieces that a batch is computed in, to save memory",
-    "optimizer": "such as 'AdamW(learning_rate=3e-4, weight_decay=0.1)' or 'Adafactor()'",
+    "optimizer": "such as 'AdamW(learning_rate=3e-4, weight_decay=0.1)', 'AdamW8bit()' or 'Adafactor()'",
     "schedule": "such as 'CosineDecay(warm_up=100)', 'InverseSquareRoot(warm_up=4000)' or 'Constant()'",
     "clip": "largest norm of the gradient, or none",
     "label_smoothing": "share of probability spread over the vocabulary",

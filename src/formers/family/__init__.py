@@ -1,11 +1,16 @@
 """The members of the family: each a function of a dozen lines that returns a spec."""
 
 from formers.family import (
+    adaptive,
     adaptive_span,
     big_bird,
     compressive,
     content,
+    control,
+    decision,
+    depth_adaptive,
     etc,
+    experts,
     feedback,
     image,
     kernel,
@@ -21,16 +26,22 @@ from formers.family import (
     terraformer_lm,
     transformer_xl,
 )
-from formers.family.registry import MEMBERS, Member, make, member
+from formers.family.registry import ACTORS, MEMBERS, Member, make, member
 
 __all__ = [
+    "ACTORS",
     "MEMBERS",
     "Member",
+    "adaptive",
     "adaptive_span",
     "big_bird",
     "compressive",
     "content",
+    "control",
+    "decision",
+    "depth_adaptive",
     "etc",
+    "experts",
     "feedback",
     "image",
     "kernel",

@@ -34,6 +34,8 @@ class Member:
 
 
 MEMBERS: dict[str, Member] = {}
+# Members that read no tokens: returns, observations and actions. They have laws of their own.
+ACTORS: dict[str, Member] = {}
 
 
 def member(
@@ -44,20 +46,29 @@ def member(
     cost: str,
     small: Mapping[str, Any],
     presets: Mapping[str, Mapping[str, Any]] | None = None,
+    register: dict[str, Member] = MEMBERS,
 ) -> Callable[[Callable[..., Spec]], Callable[..., Spec]]:
-    """Enter a function that returns a spec into the register, under its own name."""
+    """Enter a function that returns a spec into a register, under its own name."""
 
     def enter(function: Callable[..., Spec]) -> Callable[..., Spec]:
         name = function.__name__
-        MEMBERS[name] = Member(name, function, title, paper, year, cost, dict(small), dict(presets or {}))
+        register[name] = Member(name, function, title, paper, year, cost, dict(small), dict(presets or {}))
         return function
 
     return enter
 
 
+def find_member(name: str) -> Member:
+    """The member of that name, whatever it reads. Raises ConfigError where there is none."""
+    every = MEMBERS | ACTORS
+    if name not in every:
+        raise ConfigError(f"there is no member named {name!r}: {mean(name, every)}")
+    return every[name]
+
+
 def preset_of(name: str, preset: str | None) -> Mapping[str, Any]:
     """The arguments that a preset of a member stands for; None: none. Raises ConfigError where it has no such preset."""
-    known = MEMBERS[name].presets
+    known = find_member(name).presets
     if preset is None:
         return {}
     if not known:
@@ -69,10 +80,9 @@ def preset_of(name: str, preset: str | None) -> Mapping[str, Any]:
 
 def make(name: str, preset: str | None = None, /, **arguments: Any) -> Any:
     """The spec of a member, with some arguments chosen, over those of a preset. Raises ConfigError on unknown names."""
-    if name not in MEMBERS:
-        raise ConfigError(f"there is no member named {name!r}: {mean(name, MEMBERS)}")
-    known = MEMBERS[name].arguments
+    chosen = find_member(name)
+    known = chosen.arguments
     for argument in arguments:
         if argument not in known:
             raise ConfigError(f"{name} has no argument {argument!r}: {mean(argument, known)}")
-    return MEMBERS[name].make(**{**preset_of(name, preset), **arguments})
+    return chosen.make(**{**preset_of(name, preset), **arguments})

@@ -11,6 +11,8 @@ from typing import Any, NamedTuple
 
 from torch import nn
 
+import formers.report.decision_price
+import formers.report.depth_price
 import formers.report.feedback_price
 import formers.report.global_price
 import formers.report.kernel_price
@@ -22,6 +24,7 @@ import formers.report.sparse_price  # noqa: F401 - they register prices
 from formers.after_encoder import AfterEncoder
 from formers.attention import Attention, Layerwise
 from formers.block import Block
+from formers.depth import Universal
 from formers.encoder_decoder import EncoderDecoder
 from formers.errors import FormersError
 from formers.feedforward import FeedForward
@@ -103,6 +106,7 @@ class _Piece(NamedTuple):
     rebuilt: bool = False  # it stands in a Reversible or in a Recomputed
     behind: bool = False  # it runs over the source, and then over the target
     decodes: bool = True
+    times: int = 1  # how often a token goes through it, with the same parameters
 
     def of(self, side: str, *, decodes: bool) -> "_Piece":
         """The same piece of one side of an encoder-decoder."""
@@ -118,6 +122,9 @@ class _Piece(NamedTuple):
             price = replace(
                 price, operations=2 * price.operations
             )  # of a target token, and the source token it comes with
+        if self.times > 1:
+            again = price.times(self.times)
+            price = replace(again, parameters=price.parameters, weights=price.weights)
         return price if self.decodes else Price(price.parameters, price.operations)
 
     def again(self, length: int) -> bool:
@@ -144,6 +151,11 @@ def _pieces(spec: Any, model: Any, site: Site) -> Iterator[_Piece]:
 
 def _within(whole: _Piece) -> Iterator[_Piece]:
     """A part of the depth, or all that it holds."""
+    if isinstance(whole.spec, Universal):
+        inner = whole._replace(times=whole.times * whole.spec.steps, path=f"{whole.path}.block")
+        yield from _within(inner._replace(spec=whole.spec.block, module=whole.module.block))
+        yield whole
+        return
     name = HELD.get(type(whole.spec))
     if name is None:
         yield whole
@@ -165,12 +177,12 @@ def _within(whole: _Piece) -> Iterator[_Piece]:
 
 def _together(pieces: list[_Piece], length: int) -> Iterator[Part]:
     """Equal pieces as one part; parameters that pieces share are counted where they first occur."""
-    groups: dict[tuple[str, Spec], list[_Piece]] = {}
+    groups: dict[tuple[str, Spec, int], list[_Piece]] = {}
     for piece in pieces:
-        groups.setdefault((piece.kind, piece.spec), []).append(piece)
-    kinds = [kind for kind, _ in groups]
+        groups.setdefault((piece.kind, piece.spec, piece.times), []).append(piece)
+    kinds = [kind for kind, _, _ in groups]
     seen: set[int] = set()
-    for (kind, _), alike in groups.items():
+    for (kind, _, _), alike in groups.items():
         first = alike[0]
         parameters = sum(_fresh(piece.module, seen) for piece in alike)
         name = kind if kinds.count(kind) == 1 else f"{kind} at {first.path}"

@@ -2,6 +2,7 @@
 
 from torch import nn
 
+from formers.depth.separable import ChannelConv
 from formers.position.infinite import InfiniteLayer
 from formers.sparse.convolution import ModuleConv
 from formers.sparse.low_rank import LowRankLinear
@@ -15,7 +16,7 @@ def by_matrices(module: nn.Module) -> int:
 
 
 def _multiplied(inner: nn.Module) -> int:
-    if isinstance(inner, nn.Linear):
+    if isinstance(inner, (nn.Linear, ChannelConv)):
         return inner.weight.numel()
     if isinstance(inner, MultiplicativeLinear):  # few weights, and as many products as a dense layer's
         return len(inner.gate) * inner.mix.numel()

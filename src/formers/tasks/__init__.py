@@ -1,6 +1,7 @@
 """Tasks: what is learned from which data, and how well a model does it."""
 
 from formers.tasks.causal import Causal, CausalStreams, causal_task, evaluate_text
+from formers.tasks.distill import Distilled
 from formers.tasks.masked import Masked
 from formers.tasks.pairs import PreparedPairs, prepare_pairs
 from formers.tasks.prepare import Prepared, open_prepared, prepare
@@ -12,6 +13,7 @@ __all__ = [
     "Batch",
     "Causal",
     "CausalStreams",
+    "Distilled",
     "Loss",
     "Masked",
     "MaskedSentences",

@@ -9,6 +9,7 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 
 from formers.replay import Autocast
+from formers.tasks.halting import halting_loss, judge
 from formers.tasks.loss import summed_nats
 from formers.train.task import Loss
 
@@ -27,15 +28,20 @@ def lost(
     """What a model loses on targets, (B, T) or those at `logits_at`, given its inputs.
 
     chunk: how many targets have their logits at a time, None: all. smoothing: see `summed_nats`. remember: whether there
-    is to be a state that goes on from here.
+    is to be a state that goes on from here. A model that can be left early loses at each of its exits, by its weights.
     """
     if chunk is None:
         out = model(*inputs, **named, remember=remember)
-        return Loss(
-            summed_nats(out.logits, targets, smoothing), out.losses, out.records, out.state if remember else None
-        )
-    out = model(*inputs, **named, remember=remember, loss=ChunkedNats(targets, chunk, smoothing))
-    return Loss(out.nats, out.losses, out.records, out.state if remember else None)
+        nats = summed_nats(out.logits, targets, smoothing)
+        early = [summed_nats(logits, targets, smoothing) for logits in out.exits.found] if out.exits else []
+    else:
+        out = model(*inputs, **named, remember=remember, loss=ChunkedNats(targets, chunk, smoothing))
+        nats, early = out.nats, [*out.exits.found] if out.exits else []
+    losses = out.losses
+    if out.exits:
+        nats = (out.exits.weights * torch.stack([*early, nats])).sum()
+        losses = {**losses, **halting_loss(out, targets, named.get("logits_at"))}
+    return Loss(nats, losses, out.records, out.state if remember else None)
 
 
 class ChunkedNats:
@@ -61,6 +67,14 @@ class ChunkedNats:
             return self.total(stream, read)
         nats: Tensor = _Chunked.apply(self, read, stream, *learned)
         return nats
+
+    @torch.compiler.disable
+    @torch.no_grad()
+    def judge(self, stream: Tensor, read: Read) -> tuple[Tensor, Tensor]:
+        """log p of each target (...), and whether it is the likeliest token, without a gradient."""
+        pieces = zip(stream.flatten(0, -2).split(self._chunk), self._targets.flatten().split(self._chunk), strict=True)
+        likelihood, right = zip(*(judge(read(piece), targets) for piece, targets in pieces), strict=True)
+        return torch.cat(likelihood).view(self._targets.shape), torch.cat(right).view(self._targets.shape)
 
     def total(self, stream: Tensor, read: Read, gradients: "_Gradients | None" = None) -> Tensor:
         """The nats of all pieces; their gradients, if wanted, are left in `gradients`."""

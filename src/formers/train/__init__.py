@@ -1,7 +1,7 @@
 """Training: runs as values, exact to the last bit when they are resumed, and never half-written."""
 
 from formers.train.loop import Outcome, train
-from formers.train.optimize import Adafactor, AdamW
+from formers.train.optimize import Adafactor, AdamW, AdamW8bit
 from formers.train.recorder import DivergedError
 from formers.train.run import Run, load_model, load_run_tokenizer
 from formers.train.schedule import Constant, CosineDecay, InverseSquareRoot, vanilla_peak
@@ -10,6 +10,7 @@ from formers.train.spec import TrainSpec
 __all__ = [
     "Adafactor",
     "AdamW",
+    "AdamW8bit",
     "Constant",
     "CosineDecay",
     "DivergedError",

@@ -1,6 +1,7 @@
 """Checkpoints: a folder with the model, the optimiser's memory and where the run stood, whole or absent."""
 
 from collections.abc import Mapping
+from contextlib import nullcontext
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from types import MappingProxyType
@@ -16,6 +17,7 @@ from formers.spec import Spec
 from formers.train.digest import digest_of_file
 from formers.train.folder import whole_folder
 from formers.train.moments import read_moments, write_moments
+from formers.train.processes import OneProcess
 from formers.train.weights import read_weights, write_weights
 
 MODEL, OPTIMIZER, STATE = "model.safetensors", "optimizer.safetensors", "state.json"
@@ -39,21 +41,26 @@ def save_checkpoint(
     position: Position = Position(),
     data: Mapping[str, str] = MappingProxyType({}),
     carried: tuple[Any, ...] | None = None,
+    processes: OneProcess = OneProcess(),
 ) -> None:
     """Write a checkpoint, which appears at `path` when it is complete. `data` identifies what was trained on.
 
-    carried: what the next step goes on from, see `Updater`.
+    carried: what the next step goes on from, see `Updater`. processes: who holds the model. All of them must call this;
+    the first gathers what the others hold and writes it, as one process would.
 
     Without an optimiser (a model that was imported, say) it can be loaded, but no run can go on from it.
     Raises CheckpointError, with nothing left behind, if the disk refuses.
     """
     try:
-        with whole_folder(path) as folder:
-            write_weights(folder / MODEL, model, spec)
+        with whole_folder(path) if processes.first else nullcontext(path) as folder:
+            write_weights(folder / MODEL, model, spec, processes)
             if optimizer is not None:
-                write_moments(folder / OPTIMIZER, optimizer, model)
-            if carried is not None:
-                save_state(folder / CARRIED, carried)
+                write_moments(folder / OPTIMIZER, optimizer, model, processes)
+            whole = processes.whole_state(carried)
+            if not processes.first:
+                return
+            if whole is not None:
+                save_state(folder / CARRIED, whole)
             sha256 = {path.name: digest_of_file(path) for path in sorted(folder.glob("*.safetensors"))}
             write_json(folder / STATE, {**asdict(position), "data": dict(data), "sha256": sha256})
     except (OSError, DataError) as error:
@@ -64,9 +71,14 @@ def save_checkpoint(
 
 
 def load_checkpoint(
-    path: Path, model: nn.Module, spec: Spec, optimizer: torch.optim.Optimizer, data: Mapping[str, str]
+    path: Path,
+    model: nn.Module,
+    spec: Spec,
+    optimizer: torch.optim.Optimizer,
+    data: Mapping[str, str],
+    processes: OneProcess = OneProcess(),
 ) -> Position:
-    """Bring model and optimiser to where a checkpoint left them.
+    """Bring model and optimiser to where a checkpoint left them. processes: who holds the model; each takes its part.
 
     Raises CheckpointError if it is damaged, of another model, or was trained on other data.
     """
@@ -77,8 +89,8 @@ def load_checkpoint(
             f"{path} was trained on other data ({', '.join(changed)} changed since); "
             "resume with the data of that run, or train in another folder"
         )
-    read_weights(path / MODEL, model, spec)
-    read_moments(path / OPTIMIZER, optimizer, model)
+    read_weights(path / MODEL, model, spec, processes)
+    read_moments(path / OPTIMIZER, optimizer, model, processes)
     return position
 
 

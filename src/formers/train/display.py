@@ -11,6 +11,8 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 PATIENCE = 0.3
 SHOWN = {
     "nats": "{:.4f} nats per token",
+    "nats_per_action": "{:.4f} nats per action",
+    "squared_error": "squared error {:.4g}",
     "bits_per_byte": "{:.4f} bits per byte",
     "bits_per_dim": "{:.4f} bits per dimension",
     "perplexity": "perplexity {:.4g}",

@@ -7,24 +7,43 @@ import torch
 from torch import Tensor, nn
 
 from formers.errors import CheckpointError
+from formers.train.processes import OneProcess
 from formers.train.weights import open_tensors, unique_tensors, write_tensors
 
 KIND = "optimizer"
 
 
-def write_moments(path: Path, optimizer: torch.optim.Optimizer, model: nn.Module) -> None:
-    """Write what the optimiser remembers of each parameter, as "parameter/moment". Raises OSError."""
-    moments: dict[str, Tensor] = {
-        f"{name}/{moment}": value
-        for name, parameter in unique_tensors(model).items()
-        for moment, value in optimizer.state.get(parameter, {}).items()
-    }
-    write_tensors(path, moments, {KIND: type(optimizer).__name__})
+def write_moments(
+    path: Path, optimizer: torch.optim.Optimizer, model: nn.Module, processes: OneProcess = OneProcess()
+) -> None:
+    """Write what the optimiser remembers of each parameter, as "parameter/moment". Raises OSError.
+
+    processes: who holds the model. All of them must call this, and the first writes.
+    """
+    moments: dict[str, Tensor] = {}
+    parameters: dict[str, Tensor] = {}
+    seen: set[int] = set()
+    for name, parameter in unique_tensors(model).items():
+        for moment, value in optimizer.state.get(parameter, {}).items():
+            key = f"{name}/{moment}"
+            moments[key] = value if isinstance(value, Tensor) else torch.tensor(value)
+            parameters[key] = parameter
+            if id(moments[key]) in seen:  # all quantised moments have one code: a file holds no tensor twice
+                moments[key] = moments[key].clone()
+            seen.add(id(moments[key]))
+    whole = processes.whole(moments, parameters)
+    if processes.first:
+        write_tensors(path, whole, {KIND: type(optimizer).__name__})
 
 
-def read_moments(path: Path, optimizer: torch.optim.Optimizer, model: nn.Module) -> None:
-    """Give an optimiser of that model back what was written. Raises CheckpointError if it does not fit."""
-    places = _places(optimizer, model)
+def read_moments(
+    path: Path, optimizer: torch.optim.Optimizer, model: nn.Module, processes: OneProcess = OneProcess()
+) -> None:
+    """Give an optimiser of that model back what was written. Raises CheckpointError if it does not fit.
+
+    processes: who holds the model; the file is of all of it, and each takes its part.
+    """
+    places, parameters = _places(optimizer, model), unique_tensors(model)
     state: dict[int, dict[str, Any]] = {}
     with open_tensors(path) as file:
         kind, given = (file.metadata() or {}).get(KIND), type(optimizer).__name__
@@ -36,7 +55,10 @@ def read_moments(path: Path, optimizer: torch.optim.Optimizer, model: nn.Module)
             name, _, moment = key.rpartition("/")
             if name not in places:
                 raise CheckpointError(f"{path} does not fit the model: {name} is none of its trained parameters")
-            state.setdefault(places[name], {})[moment] = file.get_tensor(key)
+            value = file.get_tensor(key)
+            is_count = not value.dim() and not value.is_floating_point()  # a number, and no tensor, where it came from
+            part = value.item() if is_count else processes.part(parameters[name], value)
+            state.setdefault(places[name], {})[moment] = part
     optimizer.load_state_dict({"state": state, "param_groups": optimizer.state_dict()["param_groups"]})
 
 

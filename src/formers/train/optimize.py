@@ -7,6 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from formers.errors import ConfigError
 from formers.spec import Site, Spec
 
 
@@ -68,19 +69,50 @@ class Adafactor(Spec):
         return torch.optim.Adafactor(groups, lr=self.learning_rate, beta2_decay=self.beta2_decay, eps=eps, d=self.clip)
 
 
-Optimizer = AdamW | Adafactor
+class AdamW8bit(Spec):
+    """AdamW whose moments have 8 bits a number, by the package bitsandbytes. Dettmers et al. 2021, arXiv:2110.02861.
+
+    Moments are quantised in blocks of 256 numbers with a scale each; those of parameters of fewer than 4096 numbers stay
+    in fp32. A run of it does not go on as a run of `AdamW`, nor the other way round.
+    """
+
+    learning_rate: float = 1e-3
+    betas: tuple[float, float] = (0.9, 0.95)
+    eps: float = 1e-8
+    weight_decay: float = 0.1
+
+    def problems(self, site: Site) -> Iterator[tuple[str, str]]:
+        yield from AdamW(self.learning_rate, self.betas, self.eps, self.weight_decay).problems(site)
+
+    def build(self, model: nn.Module) -> torch.optim.Optimizer:
+        """The optimiser of a model's parameters. Raises ConfigError where the package is not installed."""
+        try:
+            from bitsandbytes import optim
+        except ImportError as error:
+            raise ConfigError(
+                "AdamW8bit() needs a package that is not installed: pip install bitsandbytes, or train with AdamW()"
+            ) from error
+        groups = decay_groups(model.named_parameters(), self.weight_decay)
+        built: torch.optim.Optimizer = optim.AdamW8bit(groups, lr=self.learning_rate, betas=self.betas, eps=self.eps)
+        return built
+
+
+Optimizer = AdamW | AdamW8bit | Adafactor
 
 
 def decay_groups(named: Iterable[tuple[str, Tensor]], weight_decay: float) -> list[dict[str, Any]]:
-    """Parameter groups: matrices and embeddings decay; biases, gains and whatever else is a vector do not."""
-    decaying: list[Tensor] = []
-    resting: list[Tensor] = []
+    """Parameter groups: matrices and embeddings decay; biases, gains and whatever else is a vector do not.
+
+    Parameters that are divided over other processes than the rest make groups of their own: an optimiser updates those of
+    one group at once.
+    """
+    groups: dict[tuple[bool, Any], list[Tensor]] = {}
     for name, parameter in named:
         if parameter.requires_grad:
-            is_bias = name.rpartition(".")[2].endswith("bias")
-            (resting if parameter.dim() < 2 or is_bias else decaying).append(parameter)
-    groups = [{"params": decaying, "weight_decay": weight_decay}, {"params": resting, "weight_decay": 0.0}]
-    return [group for group in groups if group["params"]]
+            rests = parameter.dim() < 2 or name.rpartition(".")[2].endswith("bias")
+            groups.setdefault((rests, getattr(parameter, "device_mesh", None)), []).append(parameter)
+    ordered = sorted(groups.items(), key=lambda group: group[0][0])  # those that decay first
+    return [{"params": params, "weight_decay": 0.0 if rests else weight_decay} for (rests, _), params in ordered]
 
 
 def _shared_problems(learning_rate: float, weight_decay: float) -> Iterator[tuple[str, str]]:

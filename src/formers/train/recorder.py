@@ -3,7 +3,7 @@
 import itertools
 import math
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 
 import torch
 
@@ -18,17 +18,14 @@ class DivergedError(FormersError):
     """The loss or its gradient is no longer a finite number."""
 
 
-class Recorder:
-    """Collects updates and looks at their numbers only now and then; knows how far the run has come.
+class Follower:
+    """Knows how far the run has come. In a process that is not the first, that is all: what is to be told, the first tells.
 
     The clock stands still between `pause` and `resume`: evaluations and checkpoints are no training time.
     """
 
-    def __init__(self, log: MetricsLog, display: Display, position: Position) -> None:
-        self._log, self._display = log, display
-        self.position = self._shown = position
-        self._waiting: list[tuple[Update, Position]] = []
-        self._start = 0.0
+    def __init__(self, position: Position) -> None:
+        self.position = position
         self.resume()
 
     def resume(self) -> None:
@@ -36,16 +33,52 @@ class Recorder:
         self._start = time.perf_counter() - self.position.seconds
 
     def pause(self) -> None:
+        """Take the time."""
+
+    def add(self, update: Update) -> None:
+        """Take an update in."""
+        seconds = time.perf_counter() - self._start
+        self.position = Position(update.step, self.position.tokens + update.tokens, seconds)
+
+    def say(self, text: str) -> None:
+        """A line for whoever looks on."""
+
+    def evaluating(self, done: float) -> None:
+        """How much of an evaluation is done, from 0 to 1."""
+
+    def evaluation(self, step: int, found: Mapping[str, float]) -> None:
+        """What an evaluation has found."""
+
+
+class Recorder(Follower):
+    """Collects updates, and looks at their numbers only now and then, for the diary and the display."""
+
+    def __init__(self, position: Position, log: MetricsLog, display: Display) -> None:
+        super().__init__(position)
+        self._log, self._display = log, display
+        self._shown = position
+        self._waiting: list[tuple[Update, Position]] = []
+
+    def pause(self) -> None:
         """Look at all there is, and take the time. Raises DivergedError as `add` does."""
         self._look()
 
     def add(self, update: Update) -> None:
         """Take an update in. Raises DivergedError, perhaps a few steps late, if its numbers are not finite."""
-        seconds = time.perf_counter() - self._start
-        self.position = Position(update.step, self.position.tokens + update.tokens, seconds)
+        super().add(update)
         self._waiting.append((update, self.position))
-        if seconds - self._shown.seconds >= PATIENCE:
+        if self.position.seconds - self._shown.seconds >= PATIENCE:
             self._look()
+
+    def say(self, text: str) -> None:
+        self._display.say(text)
+
+    def evaluating(self, done: float) -> None:
+        self._display.evaluating(done)
+
+    def evaluation(self, step: int, found: Mapping[str, float]) -> None:
+        self._log.write([{"kind": "held_out", "step": step, **found}])
+        self._display.evaluation(step, found)
 
     def _look(self) -> None:
         if not self._waiting:

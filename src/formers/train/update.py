@@ -1,19 +1,18 @@
 """One update of the parameters: forward, backward, clip, step."""
 
 import functools
-import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
-from torch.nn.utils import clip_grad_norm_
 
 from formers.errors import ConfigError
 from formers.state import handed_on
 from formers.train.device import autocast, seed_generators, seed_of_step
 from formers.train.learning import Lessons
+from formers.train.processes import OneProcess
 from formers.train.spec import TrainSpec
 from formers.train.task import Batch, Loss, StreamTask, Task, pieces, to_device
 
@@ -36,6 +35,7 @@ class Updater:
     it carries on from the step before.
 
     carried: the state of each piece of the batch after the latest step, for a `StreamTask`; None: there is none.
+    processes: who else updates the same model; losses and norms are those of all of them together.
     """
 
     def __init__(
@@ -46,11 +46,12 @@ class Updater:
         optimizer: torch.optim.Optimizer,
         device: torch.device,
         carried: tuple[Any, ...] | None = None,
+        processes: OneProcess = OneProcess(),
     ) -> None:
         self._forward = compiled(model) if spec.compile else model
         self._task, self._spec, self._optimizer, self._device = task, spec, optimizer, device
         self._parameters = [parameter for group in optimizer.param_groups for parameter in group["params"]]
-        self._lessons = Lessons(model)
+        self._lessons, self._processes = Lessons(model), processes
         self.carried = carried
 
     def __call__(self, step: int) -> Update:
@@ -60,31 +61,36 @@ class Updater:
         for group in self._optimizer.param_groups:
             group["lr"] = rate
         tokens, losses = self._backward(step)
-        norm = self._clip()
+        self._processes.add_gradients(self._parameters)
+        norm = self._processes.clip(self._parameters, spec.clip)
         self._optimizer.step()
         self._lessons.teach()
         self._optimizer.zero_grad()
         named = {name: total([loss.named[name] for loss in losses]) for name in losses[0].named}
-        return Update(step, rate, tokens, total([loss.nats for loss in losses]), norm, named)
+        nats, *others = self._processes.sum([total([loss.nats for loss in losses]), *named.values()])
+        return Update(step, rate, tokens, nats, norm, dict(zip(named, others, strict=True)))
 
     def _backward(self, step: int) -> tuple[int, list[Loss]]:
         """Add up the gradient of the batch; its losses are those of the pieces, each with the piece's share."""
         seed = seed_of_step(self._spec.seed, step)
-        seed_generators(self._device, seed)
+        processes = self._processes
+        seed_generators(self._device, processes.dropout_seed(seed))
         forward = functools.partial(self._forward, seed=seed)
         parts = pieces(self._task.batch(step), self._spec.accumulation)
         sizes = [self._task.size(part) for part in parts]
         targets = sum(size.targets for size in sizes)
         losses, after = [], []
-        for part, past in zip(parts, self._pasts(step, len(parts)), strict=True):
-            with autocast(self._device, self._spec.precision):
-                loss = self._lost(forward, to_device(part, self._device), past)
-            self._lessons.note(loss.records)
-            share = Loss(loss.nats / targets, {name: value / len(parts) for name, value in loss.named.items()})
-            objective = share.nats
-            for value in share.named.values():
-                objective = objective + self._spec.auxiliary * value
-            objective.backward()
+        for part, own, past in zip(parts, processes.own(parts), self._pasts(step, len(parts)), strict=True):
+            with processes.passing():
+                with autocast(self._device, self._spec.precision):
+                    loss = self._lost(forward, to_device(own, self._device), past)
+                self._lessons.note(loss.records)
+                weight, count = processes.share(own, part), len(parts)
+                share = Loss(loss.nats / targets, {name: value * weight / count for name, value in loss.named.items()})
+                objective = share.nats
+                for value in share.named.values():
+                    objective = objective + self._spec.auxiliary * value
+                objective.backward()
             losses.append(Loss(share.nats.detach(), {name: value.detach() for name, value in share.named.items()}))
             after.append(handed_on(loss.state))
         self.carried = None if after[0] is None else tuple(after)
@@ -99,9 +105,6 @@ class Updater:
         if past is None:
             return self._task.loss(forward, batch)
         return cast(StreamTask, self._task).loss(forward, batch, past)
-
-    def _clip(self) -> Tensor:
-        return clip_grad_norm_(self._parameters, math.inf if self._spec.clip is None else self._spec.clip)
 
 
 def compiled(model: nn.Module) -> Callable[..., Any]:

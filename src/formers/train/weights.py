@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from formers.errors import CheckpointError
 from formers.spec import Spec, diff, from_json, to_json
+from formers.train.processes import OneProcess
 
 SPEC = "spec"
 
@@ -27,23 +28,32 @@ def unique_tensors(model: nn.Module) -> dict[str, Tensor]:
     return found
 
 
-def write_weights(path: Path, model: nn.Module, spec: Spec) -> None:
-    """Write a model's tensors and its spec. Raises OSError where the disk refuses."""
-    write_tensors(path, unique_tensors(model), {SPEC: to_json(spec)})
+def write_weights(path: Path, model: nn.Module, spec: Spec, processes: OneProcess = OneProcess()) -> None:
+    """Write a model's tensors and its spec. Raises OSError where the disk refuses.
+
+    processes: who holds the model. All of them must call this, and the first writes.
+    """
+    whole = processes.whole(unique_tensors(model))
+    if processes.first:
+        write_tensors(path, whole, {SPEC: to_json(spec)})
 
 
-def read_weights(path: Path, model: nn.Module, spec: Spec) -> None:
-    """Fill a model of that spec from a file. Raises CheckpointError, the model unchanged, if anything does not fit."""
+def read_weights(path: Path, model: nn.Module, spec: Spec, processes: OneProcess = OneProcess()) -> None:
+    """Fill a model of that spec from a file. Raises CheckpointError, the model unchanged, if anything does not fit.
+
+    processes: who holds the model; each fills its part.
+    """
     with open_tensors(path) as file:
         saved = (file.metadata() or {}).get(SPEC)
         if saved is not None:
             require_equal(from_json(saved, str(path)), spec, f"{path} is of another model")
         wanted = unique_tensors(model)
         shapes = {name: tuple(file.get_slice(name).get_shape()) for name in file.keys()}  # noqa: SIM118
-        _require_shapes(str(path), shapes, _shapes(wanted))
+        whole = {name: processes.whole_shape(tensor) for name, tensor in wanted.items()}
+        _require_shapes(str(path), shapes, whole)
         with torch.no_grad():
             for name, tensor in wanted.items():
-                tensor.copy_(file.get_tensor(name))
+                processes.fill(tensor, file.get_tensor(name))
 
 
 def copy_weights(model: nn.Module, tensors: Mapping[str, Tensor], where: str) -> None:

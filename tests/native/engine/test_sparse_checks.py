@@ -11,7 +11,7 @@ from hypothesis import strategies as some
 from parts import Emit, built, program
 from test_sparse_parts import heads_of, sublayer
 
-from formers import FormersError
+from formers import GLU, FormersError, Switch
 from formers.attention import MultConv
 from formers.attention.sparse_project import Modular
 from formers.native.engine.program import Cache, Program
@@ -24,6 +24,7 @@ NUMBERS = some.one_of(some.integers(-3, 70), some.sampled_from([96, 192, 4096, *
 PARTS: dict[str, tuple[Any, Any, int]] = {
     "sparse_feedforward": (SparseFF(hidden=64, block=8, rank=3), sublayer, 32),
     "experts": (SwitchFF(hidden=64, experts=4), sublayer, 32),
+    "switch_experts": (Switch(GLU(24), 4, top_k=2), sublayer, 32),
     "multiplicative": (MultConv(), heads_of, 96),
     "module_convolution": (MultConv(values="fixed"), heads_of, 96),
     "modular": (Modular(width=3), heads_of, 96),
@@ -66,6 +67,11 @@ def test_they_run_as_they_are(name: str) -> None:
         ("sparse_feedforward", 3, 2, "whether to add"),
         ("experts", 0, 17, "number of rows of units"),
         ("experts", 0, 2**62, "units of an expert is"),
+        ("switch_experts", 0, 25, "as many rows as they need"),
+        ("switch_experts", 0, 48, "units that an expert writes by"),
+        ("switch_experts", 1, 5, "experts that a token meets is 5"),
+        ("switch_experts", 1, 1, "width of what they make"),
+        ("switch_experts", 2, 99, "activation is 99"),
         ("multiplicative", 0, 3, "width of the gates"),
         ("multiplicative", 1, 8, "width of a panel"),
         ("multiplicative", 1, 32, "width of a block"),

@@ -8,6 +8,7 @@ from parts import Emit, built, program, ragged, run, table
 from small import KERNELS
 from torch import Tensor, nn
 
+from formers import GLU, MLP, Switch
 from formers.attention import MultConv
 from formers.attention.project import join_heads
 from formers.attention.sparse_cross import SparseQueries
@@ -30,6 +31,8 @@ FEED_FORWARDS = [
     SparseFF(hidden=1024, block=128, rank=3),
     BlockFF(hidden=256, experts=8),
     SwitchFF(hidden=240, experts=5),
+    Switch(MLP(96, "gelu"), 5),
+    Switch(GLU(64), 4, top_k=2),
     SRUBranch(depth=2, width=24),
 ]
 HEADS = [

@@ -12,7 +12,7 @@ from formers.errors import NoRuleError
 from formers.native.engine.program import Cache, Op, Program, Source
 
 # In the order of `Activation` in source/activation.h.
-ACTIVATIONS = ("identity", "relu", "gelu", "gelu_tanh", "silu", "gelu_sigmoid")
+ACTIVATIONS = ("identity", "relu", "gelu", "gelu_tanh", "silu", "gelu_sigmoid", "sigmoid")
 NOTHING = 0  # the number of the vector that a part without a bias has
 
 
@@ -32,6 +32,11 @@ class Builder:
         self._known: dict[tuple[Hashable, ...], int] = {}
         self._held: list[tuple[Tensor, ...]] = []  # tensors of known matrices, so that no other is given their identity
         self._vectors: list[np.ndarray] = [np.empty(0, np.float32)]
+        self._kept: dict[Hashable, list[int]] = {}
+        # From the stream to logits, as at the end of the model, and the register that it may use up on its way.
+        self.read: Callable[[int, int], int] | None = None
+        # The number of the block that tokens may pass by: what it keeps of them is made without their queries. None: of none.
+        self.passed_by: int | None = None
 
     @contextmanager
     def within(self, part: str) -> Iterator[None]:
@@ -68,6 +73,24 @@ class Builder:
         """Two caches, in halves where weights are in halves or less."""
         type = "fp32" if self.dtype == "fp32" else "bf16"
         return [self.cache(keep, heads=heads, capacity=capacity, width=width, type=type) for _ in range(2)]
+
+    def kept_by(self, layer: object, make: Callable[[], list[int]]) -> list[int]:
+        """The caches of a layer. Those of a block that tokens may pass by are written in two places, and made once."""
+        if self.passed_by is None:
+            return make()
+        key = (self.passed_by, id(layer))
+        if key not in self._kept:
+            self._kept[key] = make()
+        return self._kept[key]
+
+    @contextmanager
+    def for_those_who_left(self) -> Iterator[None]:
+        """The operations that are added within are run with the tokens that have left the depth, and no others."""
+        first = len(self._ops)
+        yield
+        if len(self._ops) > first:
+            self.op("others", ints=[len(self._ops) - first])
+            self._ops.insert(first, self._ops.pop())
 
     def once(self, key: Hashable, make: Callable[[], int]) -> int:
         """A register that many operations read, such as the angles of positions: made when it is first asked for."""

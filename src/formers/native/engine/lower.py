@@ -1,5 +1,6 @@
 """Lowering: a built decoder as a program for the native engine. Each kind of part has its rule, here or in lower_*.py."""
 
+import functools
 from typing import Any
 
 import torch
@@ -11,7 +12,14 @@ from formers.errors import ConfigError, NoRuleError
 from formers.feedforward import ACTIVATIONS
 from formers.head import MaskedLMLayer, TiedLayer, UntiedLayer
 from formers.model import Decoder, TokenLayer
-from formers.native.engine import lower_attention, lower_depth, lower_places, lower_sparse  # noqa: F401 - they bring rules
+from formers.native.engine import (  # noqa: F401 - they bring rules
+    lower_attention,
+    lower_depth,
+    lower_exits,
+    lower_places,
+    lower_repeated,
+    lower_sparse,
+)
 from formers.native.engine.build import Builder, linear
 from formers.native.engine.program import Program
 from formers.native.engine.rules import block_rule, head_rule, norm_rule, place_rule
@@ -42,14 +50,22 @@ def outline(model: nn.Module, dtype: str = "fp32") -> Program:
     build = Builder(dtype, spec.max_length if decoder is model else None)
     with build.within("EmbeddingLayer"):
         x = _embed(decoder.embedding, build)
+    build.read = functools.partial(_read, decoder, build)
     for block in decoder.stack.blocks:
         x = block_rule.apply(block, build, x)
     build.op("pick", writes=[x])
-    if decoder.norm is not None:
-        norm_rule.apply(decoder.norm, build, x, x)
-    logits = head_rule.apply(decoder.head, build, x, decoder.embedding.tokens.weight)
+    logits = build.read(x, x)
     whole: Any = model.spec
     return build.program(spec.name, whole.to_json(), spec.vocab, spec.max_length, logits)
+
+
+def _read(decoder: Any, build: Builder, x: int, into: int) -> int:
+    """From the stream to the register of the logits, by way of another where it is normed; they may be the same."""
+    if decoder.norm is not None:
+        norm_rule.apply(decoder.norm, build, x, into)
+        x = into
+    logits: int = head_rule.apply(decoder.head, build, x, decoder.embedding.tokens.weight)
+    return logits
 
 
 def _embed(layer: nn.Module, build: Builder) -> int:

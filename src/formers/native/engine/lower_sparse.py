@@ -5,11 +5,14 @@ from typing import Any
 import torch
 from torch.nn import functional as F
 
+from formers.errors import NoRuleError
+from formers.experts.feedforward import Experts
+from formers.experts.switch import SwitchLayer
 from formers.native.engine import lower_projections  # noqa: F401 - it brings its rules
 from formers.native.engine.blocks import LANES, choices, units
-from formers.native.engine.build import Builder, linear
+from formers.native.engine.build import Builder, activation_number, linear
 from formers.native.engine.pieces import pieces_of
-from formers.native.engine.rules import sublayer_rule
+from formers.native.engine.rules import skip_rule, sublayer_rule
 from formers.native.engine.weights import up_to
 from formers.recurrence.sru import SRUBranchLayer
 from formers.sparse.experts import BlockFFLayer, SwitchFFLayer
@@ -18,6 +21,7 @@ from formers.sparse.feedforward import SparseFFLayer
 # What chooses reads its input through a small product, in which quantised weights would have the input rounded, too: where
 # two are nearly the largest the other would be chosen. So it is kept in halves.
 CHOOSING = {"int8": "bf16", "int4": "bf16"}
+MOST_MET = 8  # experts that a token meets
 BLOCKS = 24  # of a piece, at least: eight units are read side by side, and three times that hides how it begins
 
 
@@ -63,6 +67,44 @@ def _(layer: Any, build: Builder, x: int, into: int, add: bool) -> None:
         vectors=[build.vector(layer.down.bias)],
     )
     build.release(*scratch)
+
+
+@sublayer_rule(SwitchLayer)
+def _(layer: SwitchLayer, build: Builder, x: int, into: int, add: bool) -> None:
+    spec, experts = layer.spec, layer.experts
+    if type(experts) is not Experts:
+        raise NoRuleError(f"the native engine has no rule for {type(experts).__name__}, which keeps experts")
+    if spec.eval_capacity is not None:
+        raise NoRuleError("the native engine has no rule for experts with a limit of tokens: eval_capacity=None")
+    if spec.top_k > MOST_MET:
+        raise NoRuleError(
+            f"the native engine has no rule for tokens that meet {spec.top_k} experts; {MOST_MET} at most"
+        )
+    reads = [experts.up] if experts.gate is None else [experts.gate, experts.up]
+    biases = [linear.bias.detach() for linear in reads if linear.bias is not None]
+    rows = len(reads) * spec.expert.hidden
+    scratch = build.register(up_to(spec.experts, LANES)), build.register(spec.top_k * rows)
+    build.op(
+        "switch_experts",
+        reads=[x],
+        writes=[into, *scratch],
+        ints=[spec.expert.hidden, spec.top_k, activation_number(spec.expert.activation), add],
+        matrices=[
+            build.matrix(layer.router.weight, dtype=CHOOSING.get(build.dtype)),
+            build.matrix(torch.cat([linear.weight.detach() for linear in reads], 1).flatten(0, 1)),
+            build.matrix(experts.down.weight.detach().flatten(0, 1)),
+        ],
+        vectors=[
+            build.vector(torch.cat(biases, 1) if biases else None),
+            build.vector(experts.down.bias),
+        ],
+    )
+    build.release(*scratch)
+
+
+@skip_rule(SwitchLayer)
+def _(layer: SwitchLayer, build: Builder, x: int) -> None:
+    """Nothing is remembered."""
 
 
 @sublayer_rule(SRUBranchLayer)

@@ -32,4 +32,6 @@ def touched(program: Program, op: Op) -> int:
         return whole[0] + whole[1] + whole[2] // op.ints[0]
     if op.name == "experts":
         return whole[0] + 2 * op.ints[0] * matrices[1].stride
+    if op.name == "switch_experts":  # of all experts those that a token meets
+        return whole[0] + (whole[1] + whole[2]) * op.ints[1] // matrices[0].rows
     return sum(whole)

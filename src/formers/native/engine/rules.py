@@ -62,8 +62,12 @@ sublayer_rule = Rules("a sublayer")
 projection_rule = Rules("a projection")
 # (projection, build, x) -> Slice: queries alone, for attention to an encoder
 query_rule = Rules("a projection of queries")
-# (position, build, made heads, heads, kv_heads) -> Order; turns queries and keys where they stand
+# (position, build, [(Slice, heads)] of queries and keys, or of keys alone) -> Order; turns them where they stand
 order_rule = Rules("a position in attention")
+# (projection, build, x) -> two Slices, keys and values alone, for tokens that pass attention by
+keys_rule = Rules("a projection of keys and values")
+# (layer, build, x) -> None: what it remembers of tokens that are carried past it. Leaves register x as it was.
+skip_rule = Rules("a sublayer that is passed by")
 # (projection, build, heads, into, add) -> None. The register `heads` holds the outputs of all query heads.
 output_rule = Rules("a projection of heads")
 # (norm, build, x, into) -> None; x and into may be the same
@@ -72,3 +76,5 @@ norm_rule = Rules("a norm")
 place_rule = Rules("a position")
 # (head, build, x, table) -> the register of the logits; table: the embedding's weight
 head_rule = Rules("a head")
+# (rule, build, exit) -> Sure | None; see lower_exits.py. None: nobody leaves there.
+exit_rule = Rules("a rule of who leaves")

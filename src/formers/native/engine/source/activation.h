@@ -2,4 +2,4 @@
 #pragma once
 #include <cstdint>
 
-enum Activation : int64_t { identity, relu, gelu, gelu_tanh, silu, gelu_sigmoid, ACTIVATIONS };
+enum Activation : int64_t { identity, relu, gelu, gelu_tanh, silu, gelu_sigmoid, logistic, ACTIVATIONS };

@@ -131,6 +131,12 @@ void check_joined(const Check& c) {
 void check_add(const Check& c) { check_joined(c); }  // out += in
 void check_mean(const Check& c) { check_joined(c); }  // out = (out + in) / 2
 
+// Adds the same to all rows. out: x. vectors: what is added.
+void check_shift(const Check& c) {
+    c.counts(0, 1, 0, 0, 0, 1);
+    c.same("the length of what is added", c.op.vectors[0].size, c.out(0));
+}
+
 // out: as much of in as fits. ints: where it begins.
 void check_copy(const Check& c) {
     c.counts(1, 1, 1, 0, 0, 0);

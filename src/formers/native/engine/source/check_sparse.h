@@ -1,5 +1,6 @@
 // What the operations of ops_sparse*.h mean by their ints, floats, matrices and vectors, and what must hold of them.
 #pragma once
+#include "activation.h"
 #include "check.h"
 #include "sparse_shapes.h"
 
@@ -56,6 +57,27 @@ void check_experts(const Check& c) {
     check_units(c, c.op.matrices[1], router.rows * c.op.ints[0], c.op.ints[1]);
     check_flag(c, "whether to add", c.op.ints[2]), check_flag(c, "whether to weigh", c.op.ints[3]);
     c.optional("the length of the bias", c.op.vectors[0], c.out(0));
+}
+
+// in: x. out: y; logits, as many as experts and then up to a multiple of 16; what the experts of a token make of it, k times
+// the rows of an expert. matrices: the router (E, M); what units read by, (E F, M) or, gated, (E 2 F, M), of each expert first
+// the gates; what they write by, (E M, F). vectors: [biases of the second], [of the third]. ints: F, units of an expert; k,
+// experts that a token meets; an Activation, of the units or of the gates; 1 to add to y.
+void check_switch_experts(const Check& c) {
+    c.counts(1, 3, 4, 0, 3, 2), check_apart(c);
+    const Matrix &router = c.op.matrices[0], &in = c.op.matrices[1], &down = c.op.matrices[2];
+    const int64_t experts = router.rows, units = c.op.ints[0], met = c.op.ints[1];
+    c.within("the number of experts", experts, 1, int64_t(1) << 30), c.within("the units of an expert", units, 1, int64_t(1) << 30);
+    c.within("the experts that a token meets", met, 1, std::min(experts, MOST_MET));
+    c.within("the activation", c.op.ints[2], 0, ACTIVATIONS - 1), check_flag(c, "whether to add", c.op.ints[3]);
+    c.same("what the router reads", router.columns, c.in(0)), c.same("what the experts read", in.columns, c.in(0));
+    c.same("the width of the logits", c.out(1), up_to(experts, 16));
+    c.that(in.rows == experts * units || in.rows == 2 * experts * units, "the experts do not have as many rows as they need");
+    c.same("the units that an expert writes by", down.columns, units);
+    c.same("what the experts write", down.rows, experts * c.out(0));
+    c.same("the width of what they make", c.out(2), met * (in.rows / experts));
+    c.optional("the length of the first bias", c.op.vectors[0], in.rows);
+    c.optional("the length of the second bias", c.op.vectors[1], down.rows);
 }
 
 void check_panel(const Check& c, int64_t panel) {

@@ -3,6 +3,7 @@
 #include "op.h"
 #include "ops_attention.h"
 #include "ops_dense.h"
+#include "ops_exits.h"
 #include "ops_sparse.h"
 #include "weigh.h"
 

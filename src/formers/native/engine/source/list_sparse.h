@@ -2,4 +2,4 @@
 #pragma once
 
 #define SPARSE_OPS(X) \
-    X(sparse_feedforward) X(experts) X(multiplicative) X(module_convolution) X(modular) X(recurrent)
+    X(sparse_feedforward) X(experts) X(switch_experts) X(multiplicative) X(module_convolution) X(modular) X(recurrent)

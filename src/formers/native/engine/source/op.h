@@ -69,17 +69,19 @@ struct Slots {
 // broken by others. An operation that has a state goes through them in order.
 struct Step {
     int64_t rows;
-    const int64_t* tokens;     // [rows]
-    const int64_t* streams;    // [rows]
-    const int64_t* positions;  // [rows]; behind `enter` they count what the stream began with too
+    int64_t left;            // rows that stand behind these, of tokens that have left the depth; see `leave`
+    const int64_t* tokens;   // [rows]
+    int64_t* streams;        // [rows]
+    int64_t* positions;      // [rows]; behind `enter` they count what the stream began with too
+    int64_t* order;          // [rows], the places that the rows had at first
     const Register* registers;
     const Slots* slots;  // [caches][all streams]
     int64_t all_streams;
     Pool* pool;
     uint8_t* scratch;  // from a multiple of 64: room for the rows of any input of the program, prepared for any matrix
     const float* vectors;      // in place of tokens, [rows][width of what `enter` writes], where the call begins with it
-    const int64_t* in_stream;  // [rows], the positions behind `enter`
-    const int64_t* wanted;  // the rows, ascending, whose logits are asked for; `pick` leaves those alone
+    int64_t* in_stream;        // [rows], the positions behind `enter`
+    const int64_t* wanted;     // the rows, ascending, whose logits are asked for; `pick` leaves those alone
     int64_t wanted_rows;
 
     ALWAYS_INLINE float* row(int64_t reg, int64_t r) const { return registers[reg].data + r * registers[reg].stride; }

@@ -215,6 +215,11 @@ void run_add(const Op& op, Step& step) {
         add_scaled(step.row(op.out[0], r), 1.0f, step.row(op.in[0], r), step.registers[op.out[0]].width);
 }
 
+void run_shift(const Op& op, Step& step) {
+    for (int64_t r = 0; r < step.rows; r++)
+        add_scaled(step.row(op.out[0], r), 1.0f, op.vectors[0].data, op.vectors[0].size);
+}
+
 void run_copy(const Op& op, Step& step) {
     for (int64_t r = 0; r < step.rows; r++)
         copy_run(step.row(op.out[0], r), step.row(op.in[0], r) + op.ints[0], step.registers[op.out[0]].width);

@@ -6,3 +6,4 @@
 #include "ops_sparse_modular.h"
 #include "ops_sparse_multiplicative.h"
 #include "ops_sparse_recurrence.h"
+#include "ops_sparse_switch.h"

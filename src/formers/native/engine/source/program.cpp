@@ -2,6 +2,7 @@
 
 #include "check_attention.h"
 #include "check_dense.h"
+#include "check_exits.h"
 #include "check_sparse.h"
 #include "list.h"
 
@@ -91,5 +92,24 @@ void Program::add(size_t number) {
         check.that(entry_ < 0, "the program is entered twice");
         entry_ = int64_t(number);
     }
+    place(check, number);
     ops_.push_back(op);
+}
+
+// Whom the operation is run with, and whether it may stand where some tokens have left the depth.
+void Program::place(const Check& check, size_t number) {
+    const std::string& name = given_[number].name;
+    const bool passes_by = number < others_;
+    whom_.push_back(passes_by ? Whom::left : name == "rejoin" ? Whom::all : Whom::going);
+    const bool moves = name == "leave" || name == "others" || name == "rejoin";
+    check.that(!passes_by || !moves, "those that have left cannot move again");
+    check.that(!parted_ || (name != "enter" && name != "pick" && name != "embed"), "this is for all tokens, and some have left");
+    check.that(parted_ || (name != "others" && name != "rejoin"), "nobody has left");
+    if (name == "others") {
+        const size_t behind = given_.size() - number - 1, count = size_t(check.op.ints[0]);
+        check.that(count < behind, "the operations for those that have left are not there");
+        others_ = number + 1 + count;
+    }
+    if (moves) parted_ = name != "rejoin";
+    check.that(!parted_ || number + 1 < given_.size(), "some tokens have left, and are not joined again");
 }

@@ -6,11 +6,8 @@
 #include <chrono>
 #include <cmath>
 #include <cstring>
-#include <new>
 
 namespace {
-
-constexpr int64_t FIRST_ROOM = 64;  // slots that a growing cache begins with
 
 std::string text(int64_t number) { return std::to_string(number); }
 
@@ -24,14 +21,6 @@ double timed(const Work& work) {
 }
 
 }  // namespace
-
-Memory::Memory(int64_t bytes) {
-    constexpr uintptr_t LINE = 64;
-    if (bytes > (int64_t(1) << 44)) throw std::bad_alloc();
-    memory_.reset(std::calloc(size_t(bytes) + LINE, 1));
-    if (!memory_) throw std::bad_alloc();
-    data_ = reinterpret_cast<uint8_t*>((reinterpret_cast<uintptr_t>(memory_.get()) + LINE - 1) / LINE * LINE);
-}
 
 Session::Session(std::shared_ptr<const Program> program, const Kernel* kernel, int64_t threads, int64_t streams,
                  int64_t room)
@@ -140,51 +129,13 @@ void Session::check_call(const int64_t* tokens, const int64_t* streams, int64_t 
         if (more[stream]) check_room(int64_t(stream), more[stream]);
 }
 
-// Memory for `more` tokens, at most MOST_ROWS, in everything that the stream keeps.
-void Session::make_room(int64_t stream, int64_t more) {
-    const auto& caches = program_->shapes().caches;
-    for (size_t cache = 0; cache < caches.size(); cache++) {
-        Slots& slots = slots_[cache * lengths_.size() + stream];
-        const Keep keep = caches[cache].keep;
-        if (keep == Keep::growing && lengths_[stream] + more > slots.capacity)
-            grow(int64_t(cache), stream, lengths_[stream] + more);
-        else if (keep == Keep::rolling && !slots.data)
-            grow(int64_t(cache), stream, caches[cache].capacity + MOST_ROWS);
-        else if (keep == Keep::fixed && !slots.data)
-            grow(int64_t(cache), stream, caches[cache].capacity);
-    }
-}
-
-void Session::grow(int64_t cache, int64_t stream, int64_t needed) {
-    const CacheShape& shape = program_->shapes().caches[cache];
-    const Slots old = slots_[cache * lengths_.size() + stream];
-    int64_t capacity = needed;
-    if (shape.keep == Keep::growing) {
-        capacity = std::max({needed, 2 * old.capacity, FIRST_ROOM});
-        const int64_t length = program_->shapes().length;
-        if (room_) capacity = std::min(capacity, room_);
-        if (length && program_->entry() < 0) capacity = std::min(capacity, length);
-    }
-    const int64_t slot = shape.slot_bytes();
-    Memory memory(shape.heads * capacity * slot);
-    for (int64_t h = 0; old.data && h < shape.heads; h++)
-        std::memcpy(memory.data() + h * capacity * slot, old.data + h * old.capacity * slot, size_t(lengths_[stream] * slot));
-    hold(cache, stream, std::move(memory), capacity, 0);
-}
-
-void Session::hold(int64_t cache, int64_t stream, Memory memory, int64_t capacity, int64_t length) {
-    const CacheShape& shape = program_->shapes().caches[cache];
-    const size_t i = cache * lengths_.size() + stream;
-    memory_[i] = std::move(memory), slots_[i] = {memory_[i].data(), capacity, length, shape.type};
-    bytes_[i] = shape.heads * capacity * shape.slot_bytes();
-}
-
 // At most MOST_ROWS tokens, all of which have been checked.
 void Session::run(const int64_t* tokens, const int64_t* streams, int64_t count, const Rows& wanted, float* logits,
                   const float* vectors) {
     const auto& caches = program_->shapes().caches;
-    Rows positions(static_cast<size_t>(count)), in_stream(static_cast<size_t>(count));
+    Rows positions(static_cast<size_t>(count)), in_stream(positions), order(positions), of(streams, streams + count);
     for (int64_t i = 0, first = 0; i < count; i++) {
+        order[i] = i;
         if (streams[i] != streams[first]) first = i;
         in_stream[i] = lengths_[streams[i]] + i - first;
         positions[i] = in_stream[i] - ahead_[streams[i]];
@@ -195,25 +146,49 @@ void Session::run(const int64_t* tokens, const int64_t* streams, int64_t count, 
             if (caches[cache].keep != Keep::given)
                 slots_[cache * lengths_.size() + streams[i]].length = lengths_[streams[i]];
     Step step = {};
-    step.rows = count, step.tokens = tokens, step.streams = streams, step.positions = positions.data();
+    step.rows = count, step.tokens = tokens, step.streams = of.data(), step.positions = positions.data();
+    step.order = order.data();
     step.registers = registers_.data(), step.slots = slots_.data(), step.all_streams = this->streams();
     step.pool = &pool_, step.scratch = scratch_.data();
     step.vectors = vectors, step.in_stream = in_stream.data();
     step.wanted = wanted.data(), step.wanted_rows = int64_t(wanted.size());
-    for (size_t number = vectors ? size_t(program_->entry()) : 0; number < program_->ops().size(); number++) {
-        const Op& op = program_->ops()[number];
-        if (seconds_.empty())
-            kernel_->runs[op.code](op, step);
-        else
-            seconds_[number] += timed([&] { kernel_->runs[op.code](op, step); });
-        if (!step.rows) break;  // no logits are asked for
-    }
+    run_all(step);
     const Register& made = registers_[program_->logits()];
     const int64_t vocab = program_->shapes().vocab;
     for (size_t i = 0; i < wanted.size(); i++)
         std::memcpy(logits + int64_t(i) * vocab, made.data + int64_t(i) * made.stride, size_t(vocab) * sizeof(float));
     for (int64_t i = 0; i < count; i++) lengths_[streams[i]]++;
     if (tokens) note(tokens, streams, count);
+}
+
+// All operations, or those from `enter` on, each with the rows that it is for.
+void Session::run_all(Step& step) {
+    for (size_t number = step.vectors ? size_t(program_->entry()) : 0; number < program_->ops().size(); number++) {
+        const Whom whom = program_->whom(number);
+        if (whom == Whom::left ? !step.left : whom == Whom::going && !step.rows) continue;
+        const auto work = [&] {
+            if (whom == Whom::left)
+                run_for_left(number, step);
+            else
+                kernel_->runs[program_->ops()[number].code](program_->ops()[number], step);
+        };
+        if (seconds_.empty())
+            work();
+        else
+            seconds_[number] += timed(work);
+        if (!step.rows && !step.left) break;  // no logits are asked for
+    }
+}
+
+// Those that have left are rows of a call of their own, which begins behind the others.
+void Session::run_for_left(size_t number, const Step& step) {
+    Step theirs = step;
+    theirs.rows = step.left, theirs.left = 0;
+    theirs.streams += step.rows, theirs.positions += step.rows, theirs.order += step.rows;
+    behind_ = registers_;
+    for (Register& x : behind_) x.data += step.rows * x.stride;
+    theirs.registers = behind_.data();
+    kernel_->runs[program_->ops()[number].code](program_->ops()[number], theirs);
 }
 
 // Keeps in mind which tokens a stream has read: a repetition penalty falls on them.

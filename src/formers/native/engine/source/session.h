@@ -75,6 +75,8 @@ class Session {
     void hold(int64_t cache, int64_t stream, Memory memory, int64_t capacity, int64_t length);
     void run(const int64_t* tokens, const int64_t* streams, int64_t count, const Rows& wanted, float* logits,
              const float* vectors = nullptr);
+    void run_all(Step& step);
+    void run_for_left(size_t number, const Step& step);
     void read(const int64_t* tokens, const int64_t* streams, const bool* wanted, int64_t count, float* logits);
     void note(const int64_t* tokens, const int64_t* streams, int64_t count);
 
@@ -85,6 +87,7 @@ class Session {
     Memory arena_;
     Memory scratch_;
     std::vector<Register> registers_;
+    std::vector<Register> behind_;  // the same, from the rows on whose tokens have left the depth
     std::vector<Slots> slots_;    // [caches][streams]
     std::vector<Memory> memory_;  // [caches][streams]
     std::vector<int64_t> bytes_;  // [caches][streams]

@@ -8,6 +8,8 @@ constexpr int64_t MOST_PANEL = 80;       // outputs in a block of 32 inputs
 constexpr int64_t DEPTH = 32;            // inputs in such a block
 constexpr int64_t MOST_PIECES = 64;      // that the work of one operation is cut into
 
+constexpr int64_t MOST_MET = 8;  // experts that a token meets
+
 constexpr int64_t MOST_CONVOLVED = 2048;  // blocks of 32 inputs that an output reads of one token
 
 // Floats that one token leaves for convolutions: zeros on both sides, modules up to a multiple of 16, and the end of a block.

@@ -140,6 +140,7 @@ ALWAYS_INLINE Wide activated(const Wide& x) {
     if (activation == gelu) return 0.5f * x * (1.0f + error_function(x * 0.70710678f));
     if (activation == gelu_tanh) return x * sigmoid(1.59576912f * (x + 0.044715f * x * x * x));
     if (activation == gelu_sigmoid) return x * sigmoid(1.702f * x);
+    if (activation == logistic) return sigmoid(x);
     return x;
 }
 
@@ -161,6 +162,7 @@ inline void activate(int64_t activation, float* y, int64_t count) {
     if (activation == gelu_tanh) activate_run<gelu_tanh>(y, count);
     if (activation == gelu_sigmoid) activate_run<gelu_sigmoid>(y, count);
     if (activation == silu) activate_run<silu>(y, count);
+    if (activation == logistic) activate_run<logistic>(y, count);
 }
 
 }  // namespace

@@ -1,0 +1,1 @@
+"""Models that act: in environments, and from what others did there."""

@@ -1,0 +1,101 @@
+"""The weights of all experts in one tensor, and three ways to multiply by them."""
+
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.autograd.function import once_differentiable
+from torch.nn import functional as F
+
+from formers.experts.init import truncated_
+
+
+class StackedLinear(nn.Module):
+    """W_e x + b_e for each expert e: weight (N, O, I), bias (N, O) or None.
+
+    Weights begin as `Truncated(scale)` says, biases at 0.
+    """
+
+    def __init__(self, count: int, inputs: int, outputs: int, *, bias: bool = True, scale: float = 0.1) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.empty(count, outputs, inputs))
+        self.bias = nn.Parameter(torch.zeros(count, outputs)) if bias else None
+        truncated_(self.weight, scale)
+
+    def forward(self, seats: Tensor) -> Tensor:
+        """seats (N, S, I), as many for each expert -> (N, S, O)."""
+        if self.bias is None:
+            return torch.bmm(seats, self.weight.mT)
+        return torch.baddbmm(self.bias[:, None], seats, self.weight.mT)
+
+    def grouped(self, rows: Tensor, sizes: Sequence[int]) -> Tensor:
+        """rows (n, I), the first sizes[0] of them for expert 0, the next sizes[1] for expert 1, ... -> (n, O)."""
+        kind = rows.device.type
+        if torch.is_autocast_enabled(kind):
+            rows = rows.to(torch.get_autocast_dtype(kind))
+        with torch.autocast(kind, enabled=False):
+            made: Tensor = _Grouped.apply(rows, self.weight, self.bias, tuple(sizes))
+        return made
+
+    def alone(self, x: Tensor, expert: int) -> Tensor:
+        """x (n, I) by one expert -> (n, O). No other expert's weights are read; without gradients."""
+        return F.linear(x, self.weight[expert], None if self.bias is None else self.bias[expert])
+
+
+class _Grouped(torch.autograd.Function):
+    """One product for each expert, in the type of the rows, written where it belongs.
+
+    Autograd would fill a gradient of the size of all experts for each of them, and autocast would copy all their weights:
+    here one expert's at a time is brought to the type of the rows, and is still in the cache when it is needed.
+    """
+
+    @staticmethod
+    def forward(ctx: Any, rows: Tensor, weight: Tensor, bias: Tensor | None, sizes: tuple[int, ...]) -> Tensor:
+        ctx.save_for_backward(rows, weight)
+        ctx.sizes, ctx.biased = sizes, bias is not None
+        made = rows.new_empty(len(rows), weight.shape[1])
+        for expert, own in _groups(sizes):
+            by = weight[expert].to(rows.dtype).mT
+            if bias is None:
+                torch.mm(rows[own], by, out=made[own])
+            else:
+                torch.addmm(bias[expert].to(rows.dtype), rows[own], by, out=made[own])
+        return made
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, upstream: Tensor) -> tuple[Tensor | None, Tensor | None, Tensor | None, None]:
+        rows, weight = ctx.saved_tensors
+        by_rows, by_weight, by_bias, _ = ctx.needs_input_grad
+        d_rows = torch.empty_like(rows) if by_rows else None
+        d_weight = torch.empty_like(weight) if by_weight else None
+        d_bias = weight.new_zeros(weight.shape[:2]) if ctx.biased and by_bias else None
+        for expert, own in _groups(ctx.sizes):
+            if d_rows is not None:
+                torch.mm(upstream[own], weight[expert].to(rows.dtype), out=d_rows[own])
+            if d_weight is not None:
+                _write(d_weight[expert], upstream[own].mT, rows[own])
+            if d_bias is not None:
+                d_bias[expert] = upstream[own].sum(0)
+        if d_weight is not None:
+            for expert in (expert for expert, size in enumerate(ctx.sizes) if not size):
+                d_weight[expert].zero_()
+        return d_rows, d_weight, d_bias, None
+
+
+def _write(into: Tensor, left: Tensor, right: Tensor) -> None:
+    """left @ right, which may be of another type."""
+    if into.dtype == left.dtype:
+        torch.mm(left, right, out=into)
+    else:
+        into.copy_(left @ right)
+
+
+def _groups(sizes: Sequence[int]) -> Iterator[tuple[int, slice]]:
+    """Each expert that has any rows, and which."""
+    start = 0
+    for expert, size in enumerate(sizes):
+        if size:
+            yield expert, slice(start, start + size)
+        start += size
