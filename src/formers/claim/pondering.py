@@ -35,8 +35,8 @@ class Ponderer:
         """It takes all steps for every token."""
         return self.chaser.learn(((self.depth(None),), None), tick)
 
-    def taught(self, halting: ACT, whole: nn.Module, tick: Callable[[], object]) -> nn.Module:
-        """The same model, halting."""
+    def taught(self, halting: ACT | None, whole: nn.Module, tick: Callable[[], object]) -> nn.Module:
+        """The same model, halting; None: it goes on without, so that both have learned as long."""
         chaser = replace(self.chaser, steps=self.lessons, rate=self.rate)
         return chaser.learn(((self.depth(halting),), None), tick, whole)
 

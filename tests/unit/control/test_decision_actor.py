@@ -111,5 +111,5 @@ def test_the_picture_is_drawn_or_refused(tmp_path: Path) -> None:
     plot_reached(found, tmp_path / "made" / "reached.png", "here", [0.0, 1.0])
     assert (tmp_path / "made" / "reached.png").read_bytes().startswith(b"\x89PNG")
     (tmp_path / "file").touch()
-    with pytest.raises(DataError, match="cannot be written"):
+    with pytest.raises(DataError, match="cannot write"):
         plot_reached(found, tmp_path / "file" / "reached.png", "here")

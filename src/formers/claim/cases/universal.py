@@ -53,24 +53,25 @@ def depths(ponderer: Ponderer) -> dict[str, Depth]:
     "universal",
     "the same pointers: the block of 6 steps, which is then taught to halt token by token, halted tokens copied",
     unit="accuracy",
-    rival=Rival("the same model before that"),
+    rival=Rival("the same model, taught as long without halting"),
 )
 def halting(trial: Trial) -> Iterator[Row]:
     """Learns without halting, then with it, at a low and at a high price of a step."""
     ponderer = SMALLEST if trial.quick else Ponderer()
     task, spent = ponderer.chaser.task, {}
-    with trial.progress("", ponderer.chaser.steps + 2 * ponderer.lessons) as tick:
+    with trial.progress("", ponderer.chaser.steps + 3 * ponderer.lessons) as tick:
         whole = ponderer.whole(tick)
         act = ACT(bias=0.0, halted="copied")
         models = {tau: ponderer.taught(act.replace(ponder=tau), whole, tick) for tau in (CHEAP, DEAR)}
-    before = task.evaluate(whole)["accuracy"]
+        without = ponderer.taught(None, whole, tick)
+    beside = task.evaluate(without)["accuracy"]
     for tau, model in models.items():
         steps, hops = ponderer.taken(model)
         spent[tau], after = steps.mean().item(), task.evaluate(model)["accuracy"]
         asked = told([*by_hops(steps[:, -1], hops, task.hops).values()], 1)
         note = f"{spent[tau]:.2f} of {STEPS} to a token; to the question, by hops, {asked}"
         left_out = 1 - spent[tau] / STEPS
-        yield trial.row(f"ponder {tau:g}: accuracy", after, before, goal=ratio_at_least(0.99))
+        yield trial.row(f"ponder {tau:g}: accuracy", after, beside, goal=ratio_at_least(0.99))
         yield trial.row(
             f"ponder {tau:g}: left out", left_out, unit="of steps", rival=None, goal=value_at_least(0.3), note=note
         )

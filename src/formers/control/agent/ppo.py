@@ -19,7 +19,7 @@ from formers.train.optimize import AdamW
 class PPO(Spec):
     """On-policy training as a value; with the agent's spec and its environment it determines every number of the run.
 
-    The paper of GTrXL trains by V-MPO, an on-policy method too; PPO is simpler, as strong at this size, and better known.
+    The paper of GTrXL trains by V-MPO, an on-policy method too; PPO is simpler and better known; the two were not compared here.
 
     steps: of all environments together. environments: how many run side by side. length: steps of each between updates.
     epochs: passes over them, in `pieces` of some environments each. optimizer: its learning rate falls in a straight line

@@ -124,8 +124,8 @@ def _row(at: Position, learned: Learned, finished: Sequence[Finished]) -> Row:
 
 
 def plot_returns(diaries: Sequence[Path], names: Sequence[str], picture: Path) -> None:
-    """Draw the mean return of the last episodes over the steps, of one run or several. Raises CheckpointError if the picture
-    cannot be written."""
+    """Draw the mean return of the last episodes over the steps, of one run or several. Raises DataError if the picture cannot
+    be written."""
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
@@ -139,12 +139,8 @@ def plot_returns(diaries: Sequence[Path], names: Sequence[str], picture: Path) -
     axes.set_ylabel(f"mean return of the last {TOGETHER} episodes")
     axes.grid(alpha=0.3)
     axes.legend()
-    unfinished = picture.with_name(f".{picture.name}.part")
-    try:
-        figure.savefig(unfinished, format="png", dpi=120)
-        unfinished.replace(picture)
-    except OSError as error:
-        raise CheckpointError(f"{picture} cannot be written: {error.strerror or error}; make room for it") from error
+    with replacing(picture) as (stream,):
+        figure.savefig(stream, format="png", dpi=120)
 
 
 def smoothed(rows: Sequence[Row]) -> list[float]:

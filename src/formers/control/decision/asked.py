@@ -12,8 +12,9 @@ from torch import Tensor
 from formers.control.decision.actor import Actor
 from formers.control.decision.task import require_spaces
 from formers.control.environment import Element, Environment
+from formers.data.atomic import replacing
 from formers.data.chance import below
-from formers.errors import ConfigError, DataError
+from formers.errors import ConfigError
 from formers.train.task import Tick, untold
 
 TOGETHER = 64  # episodes
@@ -117,10 +118,5 @@ def plot_reached(found: Sequence[Reached], picture: Path, title: str, data: Sequ
     axes.set_title(title)
     axes.grid(alpha=0.3)
     axes.legend()
-    unfinished = picture.with_name(f".{picture.name}.part")
-    try:
-        picture.parent.mkdir(parents=True, exist_ok=True)
-        figure.savefig(unfinished, format="png", dpi=120)
-        unfinished.replace(picture)
-    except OSError as error:
-        raise DataError(f"{picture} cannot be written: {error.strerror or error}; make room for it") from error
+    with replacing(picture) as (stream,):
+        figure.savefig(stream, format="png", dpi=120)
