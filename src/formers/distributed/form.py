@@ -3,6 +3,7 @@
 import torch
 from torch import distributed, nn
 from torch.distributed.device_mesh import init_device_mesh
+from torch.distributed.fsdp import FSDPModule
 
 from formers.distributed.environment import told
 from formers.distributed.experts import require_divisible
@@ -95,6 +96,10 @@ def _require_rows(training: TrainSpec, size: int) -> None:
 
 
 def _require_shardable(training: TrainSpec) -> None:
+    if not hasattr(FSDPModule, "set_force_sum_reduction_for_comms"):
+        raise ConfigError(
+            f"PyTorch {torch.__version__} cannot sum up gradients as sharding does here; install 2.13 or newer"
+        )
     if isinstance(training.optimizer, Adafactor):
         raise ConfigError(
             "Adafactor scales a step by the whole matrix, of which each process has some rows where shard='full'; train "
