@@ -2,7 +2,7 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
-from typing import Any, NamedTuple
+from typing import Any, ClassVar, NamedTuple
 
 import numpy as np
 import torch
@@ -73,7 +73,12 @@ class Out(NamedTuple):
 
 
 class Layer(Spec):
-    """A part of a depth: attention, feed-forward, block, or whatever else keeps the contract."""
+    """A part of a depth: attention, feed-forward, block, or whatever else keeps the contract.
+
+    comes_last: True for one whose output the model reads in another way than that of others, by its `end(out, call)`.
+    """
+
+    comes_last: ClassVar[bool] = False
 
     def build(self, site: Site) -> nn.Module:
         """A module (x (B, T, M), call, state=None, choices=None) -> Out.

@@ -53,6 +53,13 @@ class TokenModel(Spec):
             )
             yield f"{what} before without end: this wants relative ones", "embedding=Embedding()"
         yield from chain_problems(self.blocks, self.dim, self.dim)
+        last = [part for part in parts_within(self.blocks) if isinstance(part, Layer) and part.comes_last]
+        if len(last) > sum(block.comes_last for block in self.blocks[-1:]):
+            name = type(last[0]).__name__
+            yield (
+                f"the model reads what {name} puts out, so nothing comes behind or around it",
+                f"blocks=({name}(...),)",
+            )
         if self.out_dim != self.dim and self.head is not None and self.head.tied:
             what = f"the depth puts out {self.out_dim} numbers for each token, and {self.head!r} reads {self.dim}"
             yield what, "head=Untied()"

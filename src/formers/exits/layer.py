@@ -39,6 +39,8 @@ class Exits(Layer):
     "exits", the hidden states (B, T, M) after each block.
     """
 
+    comes_last = True
+
     blocks: tuple[Layer, ...]
     rule: ExitRule
     heads: Head | None = None

@@ -6,7 +6,19 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from formers import MLP, Attention, Block, ConfigError, CrossAttention, Decoder, Encoder, EncoderDecoder, Untied, stack
+from formers import (
+    MLP,
+    Attention,
+    Block,
+    ConfigError,
+    CrossAttention,
+    Decoder,
+    Encoder,
+    EncoderDecoder,
+    Recomputed,
+    Untied,
+    stack,
+)
 from formers.call import Call, Layer
 from formers.exits import ExitRule, Exits, Left, Saturation, SoftmaxResponse
 from formers.places import Places
@@ -136,3 +148,10 @@ def test_attention_that_reads_what_was_skipped_is_refused() -> None:
 def test_what_cannot_be_is_refused(fields: dict[str, Any], message: str) -> None:
     with pytest.raises(ConfigError, match=message):
         Decoder("calm", 7, 8, (Exits(stack(Block(LAYERS), times=2), SoftmaxResponse()).replace(**fields),)).build()
+
+
+def test_nothing_comes_behind_or_around_it() -> None:
+    depth, block = Exits(stack(Block((Attention(2), MLP(8))), times=2), SoftmaxResponse(0.5)), Block((MLP(8),))
+    for blocks in ((depth, block), (depth, depth), (Recomputed((depth,)),)):
+        with pytest.raises(ConfigError, match="nothing comes behind or around it"):
+            Decoder("exits", 7, 8, blocks).build()
