@@ -16,6 +16,8 @@ from formers.call import Call
 from formers.experts import Switch
 from formers.family import make
 from formers.feedforward import MLP
+from formers.native.engine.lower import lower
+from formers.native.engine.run import Engine
 from formers.places import Places
 from formers.report.rows import Row, ratio_at_least, value_at_most
 from formers.spec import Site
@@ -26,6 +28,7 @@ PRECISIONS = ("fp32", "bf16")
 HUGGING_FACE = Rival("transformers' SwitchTransformersSparseMLP", package="transformers")
 ST_MOE = Rival("st-moe-pytorch's MoE, its two experts for each token", package="st-moe-pytorch")
 DENSE = Rival("gpt2 of the same sizes")
+WRITTEN = 32
 
 
 @dataclass(frozen=True)
@@ -72,19 +75,24 @@ def training_step(trial: Trial) -> Iterator[Row]:
 
 @BENCHES.case(
     "experts",
-    "decoding one token by PyTorch (dim 256, 4 blocks): 8 experts, of which the chosen one is read, beside the dense model",
+    "decoding (dim 256, 4 blocks): 8 experts, of which the chosen one is read, beside the dense model",
     unit="ms",
     better="lower",
     rival=DENSE,
 )
 def decoding_step(trial: Trial) -> Iterator[Row]:
-    """One stream, behind 16 tokens."""
+    """One stream: a step of PyTorch behind 16 tokens, and tokens that the native engine writes."""
     shape = shape_of(trial)
     turns = {
         "ours": decoding(make("switch", **shape.sizes(), experts=shape.experts)),
         "dense": decoding(make("gpt2", **shape.sizes())),
     }
     yield from beside_dense(trial, turns, "a step of decoding")
+    turns = {
+        "ours": writing(make("switch", **shape.sizes(), experts=shape.experts), shape),
+        "dense": writing(make("gpt2", **shape.sizes()), shape),
+    }
+    yield from beside_dense(trial, turns, f"{WRITTEN} tokens by the native engine")
 
 
 def beside_dense(trial: Trial, turns: dict[str, Callable[[], None]], name: str) -> Iterator[Row]:
@@ -215,5 +223,16 @@ def decoding(spec: Any) -> Callable[[], None]:
     @torch.inference_mode()
     def turn() -> None:
         model.step(token, state)
+
+    return turn
+
+
+def writing(spec: Any, shape: Shape) -> Callable[[], None]:
+    """Tokens behind an empty stream, in C++."""
+    session = Engine(lower(spec.build().eval())).session()
+
+    def turn() -> None:
+        session.reset(0)
+        session.write([0], count=min(WRITTEN, shape.length))
 
     return turn
