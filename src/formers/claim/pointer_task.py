@@ -11,16 +11,16 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from formers.claim.pupil import Pupil
+from formers.claim.pupil import AsTorch, Pupil
 from formers.data.chance import generator
 from formers.embedding import Embedding
 from formers.errors import ConfigError
 from formers.head import Untied
-from formers.init import Init, Normal
 from formers.model import Decoder
 from formers.position import AbsolutePosition
 from formers.spec import Spec
 from formers.tasks.chunked_loss import lost
+from formers.train import AdamW
 from formers.train.task import Batch, Loss, Size, Tick, untold
 
 HELD_OUT = -1  # the seed of questions that no training draws
@@ -106,18 +106,25 @@ def by_hops(what: Tensor, hops: Tensor, most: int) -> dict[int, float]:
 
 @dataclass(frozen=True)
 class Chaser(Pupil):
-    """The size of a decoder that follows pointers, and how long it learns."""
+    """The size of a decoder that follows pointers, and how it learns: as torch begins and AdamW's own constants are.
+
+    From the house's usual ones (normal weights of 0.02 or 0.1, betas 0.9 and 0.95, decay 0.1, a rate of 2e-3) one hop
+    was learned in 2,500 steps, and no second one.
+    """
 
     task: Pointers = Pointers()
     dim: int = 64
     steps: int = 2500
-    rate: float = 2e-3
-    init: Init = Normal()
+    rate: float = 1e-3
+
+    @property
+    def optimizer(self) -> AdamW:
+        return AdamW(self.rate, (0.9, 0.999), weight_decay=0.01)
 
     def spec(self, attention: tuple[tuple[Any, ...], AbsolutePosition | None]) -> Decoder:
         """A decoder of that depth and those positions."""
         blocks, position = attention
-        return Decoder("chaser", self.task.vocab, self.dim, blocks, Embedding(position), head=Untied(), init=self.init)
+        return Decoder("chaser", self.task.vocab, self.dim, blocks, Embedding(position), head=Untied(), init=AsTorch())
 
 
 TINY = Chaser(Pointers(size_of=4, hops=2, rows=4, evaluated=4), dim=16, steps=2)

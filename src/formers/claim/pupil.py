@@ -7,8 +7,16 @@ import torch
 from torch import nn
 
 from formers.bench.trial import Trial
+from formers.init import Init
 from formers.train import AdamW, CosineDecay, TrainSpec
 from formers.train.update import Updater
+
+
+class AsTorch(Init):
+    """Parameters begin as torch makes them: tokens of unit scale, and products by their number of inputs."""
+
+    def apply(self, model: nn.Module, dim: int) -> None:
+        """They are so already."""
 
 
 class Pupil:
@@ -26,6 +34,11 @@ class Pupil:
         """The model with that layer in every block, or with whatever else the task takes for one kind of attention."""
         raise NotImplementedError
 
+    @property
+    def optimizer(self) -> AdamW:
+        """What it learns by."""
+        return AdamW(self.rate)
+
     def learn_each(self, trial: Trial, learners: Mapping[str, Any]) -> Iterator[nn.Module]:
         """A trained model for each kind of attention, in turn, under one progress bar that tells its name."""
         with trial.progress("", self.steps * len(learners)) as tick:
@@ -39,7 +52,7 @@ class Pupil:
         begin: a model whose parameters it begins with, as far as it has those.
         """
         training = TrainSpec(
-            self.steps, self.task.rows, self.task.length, optimizer=AdamW(self.rate), schedule=CosineDecay(100, 0.0)
+            self.steps, self.task.rows, self.task.length, optimizer=self.optimizer, schedule=CosineDecay(100, 0.0)
         )
         torch.manual_seed(training.seed)
         model = self.spec(attention).build().train()

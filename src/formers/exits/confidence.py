@@ -79,6 +79,10 @@ class ConfidenceLayer(ExitRuleLayer):
 class SoftmaxResponse(Confidence):
     """How much likelier the best token is than the second: a difference of probabilities, not of logits."""
 
+    @property
+    def reads(self) -> bool:
+        return self.threshold is not None
+
     def build(self, site: Site, depth: int) -> ExitRuleLayer:
         return SoftmaxResponseLayer(self)
 

@@ -46,6 +46,11 @@ class ExitRule(Spec):
 
     compares: ClassVar[bool] = False
 
+    @property
+    def reads(self) -> bool:
+        """Whether it asks for the logits at each exit."""
+        return False
+
     def misfits(self, depth: int) -> Iterator[tuple[str, str]]:
         """What is wrong with this rule in a depth of so many blocks, as `problems` says it."""
         return iter(())

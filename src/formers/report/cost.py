@@ -13,6 +13,7 @@ from torch import nn
 
 import formers.report.decision_price
 import formers.report.depth_price
+import formers.report.expert_price
 import formers.report.feedback_price
 import formers.report.global_price
 import formers.report.kernel_price
@@ -27,6 +28,7 @@ from formers.block import Block
 from formers.depth import Universal
 from formers.encoder_decoder import EncoderDecoder
 from formers.errors import FormersError
+from formers.exits import Exits
 from formers.feedforward import FeedForward
 from formers.model import on_meta
 from formers.parallel import Parallel
@@ -43,6 +45,7 @@ HELD: dict[type[Spec], str] = {  # parts that hold others
     Layerwise: "blocks",
     Parallel: "layers",
     AfterEncoder: "blocks",
+    Exits: "blocks",
 }
 
 
@@ -144,9 +147,13 @@ def _pieces(spec: Any, model: Any, site: Site) -> Iterator[_Piece]:
     yield _Piece("", "embedding", spec.embedding, model.embedding, site)
     for i, (part, module) in enumerate(zip(spec.blocks, model.stack.blocks, strict=True)):
         yield from _within(_Piece("", f"blocks[{i}]", part, module, site))
+    last, times = spec.blocks[-1], 1
+    if isinstance(last, Exits) and last.heads is None and last.rule.reads:
+        times = len(last.blocks)  # at the end, and at each exit before it
     for name in ("norm", "head", "pooler"):
         if getattr(spec, name, None) is not None:
-            yield _Piece("", name, getattr(spec, name), getattr(model, name), site.replace(dim=spec.out_dim))
+            piece = _Piece("", name, getattr(spec, name), getattr(model, name), site.replace(dim=spec.out_dim))
+            yield piece if name == "pooler" else piece._replace(times=times)
 
 
 def _within(whole: _Piece) -> Iterator[_Piece]:
@@ -168,6 +175,8 @@ def _within(whole: _Piece) -> Iterator[_Piece]:
     held = zip(getattr(whole.spec, name), getattr(whole.module, name), strict=True)
     for i, (part, module) in enumerate(held):
         yield from _within(inner._replace(path=f"{whole.path}.{name}[{i}]", spec=part, module=module))
+    if isinstance(whole.spec, Exits):
+        yield whole
     if isinstance(whole.spec, Block):
         path, rule = f"{whole.path}.residual", whole.spec.residual
         yield inner._replace(path=path, spec=rule, module=whole.module.residual)

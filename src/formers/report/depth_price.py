@@ -1,9 +1,11 @@
-"""The price of the parts of a depth that is run again and again, and what there is to draw of it."""
+"""The price of depths that are run again and again, or left early."""
 
 from typing import Any
 
 from formers.depth import SeparableConv, Universal
 from formers.depth.universal import UniversalLayer
+from formers.exits import Exits
+from formers.exits.layer import ExitsLayer
 from formers.model import parameter_count
 from formers.report.price import Price, price_of
 from formers.report.products import by_matrices
@@ -27,3 +29,11 @@ def _universal(part: Universal, module: UniversalLayer, site: Site, length: int)
     tables = [] if module.position is None else module.position.read_by_row()
     read = parameters - sum(table.numel() for table in tables) + sum(table.shape[1] for table in tables)
     return Price(parameters, 0, 0, NUMBER * read)
+
+
+@price_of.register
+def _exits(part: Exits, module: ExitsLayer, site: Site, length: int) -> Price:
+    """What stands beside its blocks, for a token that leaves nowhere: who may leave, and classifiers of exits of their own."""
+    parameters = parameter_count(module.rule) + parameter_count(module.heads)
+    products = by_matrices(module.rule) + (by_matrices(module.heads) if part.rule.reads else 0)
+    return Price(parameters, products, products, NUMBER * parameters)

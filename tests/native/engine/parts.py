@@ -25,8 +25,9 @@ def built(
     part = spec.build(site).eval()
     chance = torch.Generator().manual_seed(seed)
     with torch.no_grad():
-        for parameter in part.parameters():
-            parameter.copy_(held(parameter, dtype, chance) if parameter.dim() > 1 else noise(parameter, 0.3, chance))
+        for name, parameter in part.named_parameters():
+            is_product = parameter.dim() > 1 and not name.endswith("bias")  # of many experts, biases stand in rows
+            parameter.copy_(held(parameter, dtype, chance) if is_product else noise(parameter, 0.3, chance))
     return part
 
 

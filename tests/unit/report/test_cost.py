@@ -21,7 +21,7 @@ HOLES = [
     "sparse_transformer",
 ]  # they hold what a later token sees, or another head
 CAUSAL = [name for name, member in MEMBERS.items() if isinstance(member.make(**member.small), Decoder)]
-ADAPTIVE = ["universal"]  # they do as much as is told at most
+ADAPTIVE = ["universal", "calm", "depth_adaptive_lm"]  # what they do depends on the token
 CAUSAL = [name for name in CAUSAL if name not in HOLES + ADAPTIVE]
 POSITIONS = ["NoPosition()", "Rotary()", "ALiBi()", "T5Buckets()", "Shaw(3)", "TransformerXL()", "DistanceAware()"]
 PATTERNS = ["Causal()", "Causal() & Window(5)", "Causal() & (Window(2) | Blocks(4))"]

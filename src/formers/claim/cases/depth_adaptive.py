@@ -12,25 +12,24 @@ from formers.attention import Attention
 from formers.bench.registry import CLAIMS, Rival
 from formers.bench.trial import Trial
 from formers.block import Block, stack
-from formers.claim.pointer_task import LAST, TINY, Chaser, Pointers, by_hops
+from formers.claim.pointer_task import LAST, TINY, Chaser, by_hops
 from formers.exits import Exits
 from formers.exits.calibration import with_threshold
 from formers.exits.halting import CorrectnessOracle, Found, GeometricHalting
 from formers.exits.halting.held_out import Question, Scores, at_every_exit, scores, searched
 from formers.feedforward import MLP
-from formers.init import Normal
 from formers.position import Learned
 from formers.report.rows import Row, value_at_least, value_at_most
 
-CHASER = Chaser(Pointers(size_of=5, hops=3), steps=3500, init=Normal(0.1))
-DEPTH, HEADS = 5, 4
+CHASER = Chaser(steps=3500)
+DEPTH, HEADS = 6, 4
 PRICE = 0.02
 QUESTIONS = 3000
 
 
 @CLAIMS.case(
     "depth_adaptive",
-    f"exits (arXiv:1910.10073) behind {DEPTH} turns of one block, dim 64, follow pointers over 1 to 3 hops; a geometric head "
+    f"exits (arXiv:1910.10073) behind {DEPTH} turns of one block, dim 64, follow pointers over 1 to 4 hops; a geometric head "
     f"learns from the correctness oracle at a price of {PRICE:g}",
     unit="share",
     rival=Rival("the same model in full"),
@@ -38,7 +37,7 @@ QUESTIONS = 3000
 def depth_adaptive(trial: Trial) -> Iterator[Row]:
     """Learns exits and head together, aligned and with even weights, and asks questions that no training drew."""
     chaser = TINY if trial.quick else CHASER
-    (model,) = chaser.learn_each(trial, {"five exits": (exits(), Learned(chaser.task.length))})
+    (model,) = chaser.learn_each(trial, {"six exits": (exits(), Learned(chaser.task.length))})
     asked = questions(chaser, 40 if trial.quick else QUESTIONS)
     yield from each_exit(trial, model, asked)
     yield from when_halting(trial, model, asked)

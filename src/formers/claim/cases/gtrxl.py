@@ -12,12 +12,12 @@ from formers.bench.registry import CLAIMS, Rival
 from formers.bench.trial import Trial
 from formers.block import Block, stack
 from formers.claim.cue_task import Cue
+from formers.claim.pupil import AsTorch
 from formers.control.agent import PPO, Learner, Rollouts, act, gtrxl_agent
 from formers.control.environment import Environment
 from formers.feedforward import MLP
 from formers.gated import Gated, GRUGate
 from formers.head import Untied
-from formers.init import Init
 from formers.model import Decoder
 from formers.norm import LayerNorm
 from formers.position import TransformerXL
@@ -35,13 +35,6 @@ RULES: dict[str, Residual] = {
     GATED: Gated(gate=GRUGate(2.0)),
     OPEN: Gated(gate=GRUGate(0.0)),
 }
-
-
-class AsTorch(Init):
-    """Parameters begin as torch makes them: tokens of unit scale, which nothing norms on their way to the head."""
-
-    def apply(self, model: nn.Module, dim: int) -> None:
-        """They are so already."""
 
 
 @dataclass(frozen=True)

@@ -104,6 +104,7 @@ class Reply(NamedTuple):
     logits: Tensor
     losses: dict[str, Tensor] = {}  # noqa: RUF012 - never changed
     records: dict[str, tuple[Tensor, ...]] = {}  # noqa: RUF012 - never changed
+    exits: None = None
 
 
 class AsOurs(nn.Module):
