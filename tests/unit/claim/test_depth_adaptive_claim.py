@@ -17,10 +17,10 @@ def test_exits_are_held_against_the_model_in_full() -> None:
         "value >= 0.95",
         "value >= -0.01",
         "value <= 0.01",
-        "value <= 3",
+        "value <= 3.6",
         "value >= 0",
         "value <= 0.01",
-        "value <= 3",
+        "value <= 3.6",
     ]
     assert len(rows[0].note.split(",")) == DEPTH
     depths = [row for row in rows if row.name.startswith("mean exit")]
