@@ -6,6 +6,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+SHORT = 1 << 17  # numbers of x up to which adding a few gradients costs less than a step of autograd in Python
+
 
 def products(x: Tensor, *layers: nn.Linear) -> tuple[Tensor, ...]:
     """layer(x) for x (..., M) and each layer M -> N, (..., N) each.
@@ -21,7 +23,7 @@ def products(x: Tensor, *layers: nn.Linear) -> tuple[Tensor, ...]:
 
 
 def _plain(x: Tensor, layers: tuple[nn.Linear, ...]) -> bool:
-    if not torch.is_grad_enabled() or torch.is_autocast_enabled(x.device.type) or torch.compiler.is_compiling():
+    if x.numel() <= SHORT or not torch.is_grad_enabled() or torch.is_autocast_enabled(x.device.type) or torch.compiler.is_compiling():
         return False
     return all(
         type(layer) is nn.Linear and type(layer.weight) is nn.Parameter and not _hooked(layer) for layer in layers
