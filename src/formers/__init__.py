@@ -85,7 +85,7 @@ from formers.exits.halting import (
     MultinomialHalting,
     SequenceHalting,
 )
-from formers.experts import Switch, Truncated
+from formers.experts import Switch, SwitchAttention, Truncated
 from formers.family import ACTORS, MEMBERS, make
 from formers.feedback import Feedback
 from formers.feedforward import GLU, MLP
@@ -284,6 +284,7 @@ __all__ = [
     "Strided",
     "Summary",
     "Switch",
+    "SwitchAttention",
     "SwitchFF",
     "T5Buckets",
     "Tied",

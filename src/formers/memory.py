@@ -91,7 +91,10 @@ class KeepAllRule(MemoryRule):
         self.has_holes = self.horizon is None and _forgets(pattern)
 
     def forward(self, x: Tensor, call: Call, past: tuple[object, ...] | None, project: Project) -> Recalled:
-        k, v = project(x, call.at)
+        return self.join(*project(x, call.at), call, past)
+
+    def join(self, k: Tensor, v: Tensor, call: Call, past: tuple[object, ...] | None) -> Recalled:
+        """Keys and values of this call's tokens, behind those that are kept."""
         if past is None and not call.remember:
             return Recalled(k, v, call.at, None)
         if past is None:

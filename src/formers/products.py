@@ -23,7 +23,12 @@ def products(x: Tensor, *layers: nn.Linear) -> tuple[Tensor, ...]:
 
 
 def _plain(x: Tensor, layers: tuple[nn.Linear, ...]) -> bool:
-    if x.numel() <= SHORT or not torch.is_grad_enabled() or torch.is_autocast_enabled(x.device.type) or torch.compiler.is_compiling():
+    if (
+        x.numel() <= SHORT
+        or not torch.is_grad_enabled()
+        or torch.is_autocast_enabled(x.device.type)
+        or torch.compiler.is_compiling()
+    ):
         return False
     return all(
         type(layer) is nn.Linear and type(layer.weight) is nn.Parameter and not _hooked(layer) for layer in layers

@@ -41,6 +41,7 @@ REFUSED |= {name: "HaltingLayer" for name in DECODERS if re.search("(Sequence|Mu
 REFUSED |= {name: "classifiers of exits" for name in DECODERS if "heads=Untied" in repr(SPECS[name])}
 REFUSED |= {name: "KernelAttentionLayer" for name in DECODERS if "KernelAttention(" in repr(SPECS[name])}
 REFUSED |= {name: "MemorizingAttentionLayer" for name in DECODERS if "MemorizingAttention(" in repr(SPECS[name])}
+REFUSED |= {name: "SwitchAttentionLayer" for name in DECODERS if "SwitchAttention(" in repr(SPECS[name])}
 REFUSED |= {name: "CompressiveRule" for name in DECODERS if "CompressiveMemory(" in repr(SPECS[name])}
 REFUSED |= {name: "ShawLayer" for name in DECODERS if name.endswith(" shaw") and name not in REFUSED}
 KNOWN = [name for name in DECODERS if name not in REFUSED]

@@ -6,7 +6,12 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from formers.products import products
+from formers.products import SHORT, products
+
+
+@pytest.fixture(autouse=True)
+def every_input_counts_as_long(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("formers.products.SHORT", 0)
 
 
 def layers(*, bias: bool = True) -> list[nn.Linear]:
@@ -20,6 +25,14 @@ def drawn() -> Tensor:
 
 def gradients(outs: Sequence[Tensor], by: Sequence[Tensor]) -> tuple[Tensor, ...]:
     return torch.autograd.grad(sum(out.sin().sum() for out in outs), by)
+
+
+def test_a_short_input_goes_layer_by_layer(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("formers.products.SHORT", SHORT)
+    x = torch.randn(SHORT // 4, 4, requires_grad=True)
+    each = [nn.Linear(4, 1), nn.Linear(4, 1)]
+    names = [type(products(given, *each)[0].grad_fn).__name__ for given in (x, torch.cat([x, x[:1]]))]
+    assert "Products" not in names[0] and "Products" in names[1]
 
 
 @pytest.mark.parametrize("bias", [True, False])

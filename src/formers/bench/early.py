@@ -1,17 +1,19 @@
-"""A small CALM that has learned the standard library's source: what early exits are measured on."""
+"""A small CALM that gives texts their capitals and punctuation back: what early exits are measured on."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
 import torch
+from torch import Tensor
 
+from formers.bench.restoring import Restoring, bare
 from formers.bench.trial import Trial
 from formers.data.source import Beginning, documents, standard_library
 from formers.exits.calibration import Calibration, Promise, Writings, walk_down
 from formers.family import make
 from formers.hub.read import hold
-from formers.tasks import Causal, Prepared, prepare
+from formers.tasks import Prepared, prepare
 from formers.train import AdamW, CosineDecay, TrainSpec, load_model
 from formers.train.update import Updater
 
@@ -22,23 +24,21 @@ NEEDS = "a text file or folder, or nothing: then the standard library's source i
 class Shape:
     """The model, how it learns, and what it is calibrated and tested on.
 
-    texts: to calibrate on, and as many others to test on, each of `before` tokens and `behind` that are written. grid:
-    steps of the threshold from 1 to 0. most: characters of text.
+    width: bytes of a text, which are written behind as many of the bare one. texts: to calibrate on, and as many others to
+    test on. grid: steps of the threshold from 1 to 0. most: characters of text.
     """
 
     dim: int = 128
     depth: int = 8
     heads: int = 4
     hidden: int = 256
-    length: int = 128
+    width: int = 64
     batch: int = 8
-    steps: int = 600
+    steps: int = 1200
     rate: float = 3e-3
     most: int = 1 << 23
-    texts: int = 400
-    before: int = 64
-    behind: int = 64
-    grid: int = 20
+    texts: int = 1000
+    grid: int = 50
     promise: Promise = Promise(risk=0.02, confidence=0.95)
 
     def spec(self, vocab: int) -> Any:
@@ -53,7 +53,7 @@ class Shape:
     def model(self, trial: Trial, text: Prepared) -> Any:
         """The model, trained now or found where an earlier run left it."""
         spec = self.spec(text.tokenizer.vocab)
-        folder = trial.keep(f"calm-{self.dim}-{self.depth}-{self.hidden}-{self.steps}")
+        folder = trial.keep(f"calm-restoring-{self.dim}-{self.depth}-{self.hidden}-{self.steps}")
         if (folder / "spec.json").is_file():
             return load_model(folder)
         with trial.progress(f"training for {self.steps} steps", self.steps) as tick:
@@ -63,26 +63,32 @@ class Shape:
 
     def _trained(self, spec: Any, text: Prepared, tick: Callable[[], None]) -> Any:
         schedule = CosineDecay(warm_up=self.steps // 20, floor=0.05)
-        training = TrainSpec(self.steps, self.batch, self.length, optimizer=AdamW(self.rate), schedule=schedule)
+        training = TrainSpec(
+            self.steps, self.batch, 2 * self.width - 1, optimizer=AdamW(self.rate), schedule=schedule
+        )
         torch.manual_seed(training.seed)
         model = spec.build().train()
-        update = Updater(model, Causal(text, training), training, training.optimizer.build(model), torch.device("cpu"))
+        task = Restoring(text, self.width, training)
+        update = Updater(model, task, training, training.optimizer.build(model), torch.device("cpu"))
         for step in range(1, self.steps + 1):
             update(step)
             tick()
         return model.eval()
 
-    def prompts(self, text: Prepared) -> tuple[list[list[int]], list[list[int]]]:
-        """Those to calibrate on, and those to test on, of the text that was held out; none meets another."""
-        tokens, stride = torch.from_numpy(text.held_out.tokens.astype("int64")), self.before + self.behind
-        starts = torch.arange(0, len(tokens) - stride, stride)
-        drawn = starts[torch.randperm(len(starts), generator=torch.Generator().manual_seed(0))].tolist()
-        prompts = [tokens[start : start + self.before].tolist() for start in drawn[: 2 * self.texts]]
-        return prompts[: len(prompts) // 2], prompts[len(prompts) // 2 :]
+    def held_out(self, text: Prepared) -> tuple[Tensor, Tensor]:
+        """Texts to calibrate on and texts to test on, (texts, width) each, of what was held out; none meets another."""
+        tokens = torch.from_numpy(text.held_out.tokens.astype("int64"))
+        whole = tokens[: len(tokens) // self.width * self.width].view(-1, self.width)
+        drawn = whole[torch.randperm(len(whole), generator=torch.Generator().manual_seed(0))[: 2 * self.texts]]
+        return drawn[: len(drawn) // 2], drawn[len(drawn) // 2 :]
 
-    def calibrated(self, trial: Trial, model: Any, prompts: list[list[int]]) -> Calibration:
+    def writings(self, model: Any, texts: Tensor) -> Writings:
+        """What the model makes of the bare ones, in full and with any threshold."""
+        return Writings(model, bare(texts).tolist(), self.width)
+
+    def calibrated(self, trial: Trial, model: Any, texts: Tensor) -> Calibration:
         """By what the full model writes."""
-        writings = Writings(model, prompts, self.behind)
+        writings = self.writings(model, texts)
         thresholds = [1 - step / self.grid for step in range(self.grid + 1)]
         with trial.progress("calibrating", len(thresholds)) as tick:
             return walk_down(writings.at, thresholds, self.promise, lambda done: tick())
@@ -93,12 +99,11 @@ TINY = Shape(
     depth=2,
     heads=2,
     hidden=16,
-    length=16,
+    width=4,
     batch=2,
     steps=2,
     most=1 << 16,
-    before=4,
-    behind=3,
+    texts=40,
     grid=2,
     promise=Promise(risk=0.2, confidence=0.9),
 )

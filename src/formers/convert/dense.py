@@ -6,14 +6,14 @@ from formers.call import Layer
 from formers.convert.rewrite import rewritten
 from formers.encoder_decoder import EncoderDecoder
 from formers.errors import ConfigError
-from formers.experts import Switch
+from formers.experts import Switch, SwitchAttention
 from formers.model import Decoder, Encoder
 
 
 def dense_counterpart(spec: Any) -> Any:
     """The model with one expert in place of each layer of experts, not routed to: as much work for each token.
 
-    Raises ConfigError for a model that has no experts.
+    Raises ConfigError for a model that has no experts, or has some within attention.
     """
     if isinstance(spec, EncoderDecoder):
         found = spec.replace(source=_side(spec.source), target=_side(spec.target))
@@ -31,4 +31,8 @@ def _side(spec: Any) -> Any:
 
 
 def _dense(layer: Layer) -> Layer:
+    if isinstance(layer, SwitchAttention):
+        raise ConfigError(
+            "experts within attention have no dense counterpart: its keys are its values, as nowhere else"
+        )
     return layer.expert if isinstance(layer, Switch) else layer

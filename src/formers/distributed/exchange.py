@@ -8,8 +8,6 @@ from torch import Tensor, distributed, nn
 from torch.autograd.function import once_differentiable
 from torch.distributed import ProcessGroup
 
-from formers.experts.feedforward import Experts
-
 
 class DividedExperts(nn.Module):
     """The experts of one process, in the place of all: number r of a group has the r-th equal share of them.
@@ -18,7 +16,7 @@ class DividedExperts(nn.Module):
     experts are cut; what the processes of a group send is summed up by the way that it comes back.
     """
 
-    def __init__(self, experts: Experts, group: ProcessGroup) -> None:
+    def __init__(self, experts: Any, group: ProcessGroup) -> None:
         super().__init__()
         self._group, self._ways = group, group.size()
         for parameter in experts.parameters():

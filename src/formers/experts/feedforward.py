@@ -7,6 +7,15 @@ from torch.nn import functional as F
 
 from formers.experts.stacked import StackedLinear
 from formers.feedforward import ACTIVATIONS, GLU, FeedForward
+from formers.linear import Linear
+
+
+def experts_of(expert: FeedForward | Linear, count: int, dim: int, scale: float) -> nn.Module:
+    """So many of them: a module with the ways that `Experts` has."""
+    return (
+        Experts(expert, count, dim, scale) if isinstance(expert, FeedForward) else Matrices(expert, count, dim, scale)
+    )
+
 
 Product = Callable[[StackedLinear, Tensor], Tensor]
 
@@ -45,3 +54,25 @@ class Experts(nn.Module):
         else:
             units = self.activation(product(self.gate, x)) * product(self.up, x)
         return product(self.down, F.dropout(units, self.rate, self.training) if self.rate else units)
+
+
+class Matrices(nn.Module):
+    """The same ways of experts that are a matrix each: linear (N, M, M), with a bias or without."""
+
+    def __init__(self, expert: Linear, count: int, dim: int, scale: float) -> None:
+        super().__init__()
+        self.count = count
+        self.linear = StackedLinear(count, dim, dim, bias=expert.bias, scale=scale)
+
+    def forward(self, seats: Tensor) -> Tensor:
+        """seats (N, S, M) -> (N, S, M)."""
+        made: Tensor = self.linear(seats)
+        return made
+
+    def grouped(self, rows: Tensor, sizes: Sequence[int]) -> Tensor:
+        """rows (n, M), the first sizes[0] of them of expert 0, and so on -> (n, M)."""
+        return self.linear.grouped(rows, sizes)
+
+    def alone(self, x: Tensor, expert: int) -> Tensor:
+        """x (n, M) by one expert -> (n, M). Without gradients."""
+        return self.linear.alone(x, expert)

@@ -7,10 +7,11 @@ import torch
 from torch import Tensor, nn
 
 from formers.call import Call, Layer, Out
-from formers.experts.feedforward import Experts
+from formers.experts.feedforward import experts_of
 from formers.experts.router import Routed, Router, balance_loss
 from formers.experts.seats import Seating, from_seats, seat_alike, seat_closely, to_seats
 from formers.feedforward import FeedForward
+from formers.linear import Linear
 from formers.sparse.usage import is_counted
 from formers.spec.core import Site
 
@@ -18,9 +19,9 @@ from formers.spec.core import Site
 class Switch(Layer):
     """p_i(x) E_i(x) for the likeliest of N experts: Fedus et al. 2021, arXiv:2101.03961.
 
-    expert: what one of them is, an MLP or a GLU; its dropout is the paper's expert dropout. top_k: how many experts a
-    token meets; 1 is Switch, more are weighted by their chances over the sum of these (Shazeer et al. 2017,
-    arXiv:1701.06538).
+    expert: what one of them is, an MLP or a GLU, whose dropout is the paper's expert dropout, or one matrix. top_k: how
+    many experts a token meets; 1 is Switch, more are weighted by their chances over the sum of these (Shazeer et al.
+    2017, arXiv:1701.06538).
 
     capacity: in training, an expert takes up to capacity k T / N tokens of a row of T, rounded up, in their order; what
     does not fit adds nothing to the stream. eval_capacity: the same in evaluation, where the paper has 2; None: no limit,
@@ -35,7 +36,7 @@ class Switch(Layer):
     of them found no seat; in training, and in passes that nothing continues.
     """
 
-    expert: FeedForward
+    expert: FeedForward | Linear
     experts: int
     top_k: int = 1
     capacity: float | None = 1.25
@@ -65,7 +66,7 @@ class Switch(Layer):
             yield f"a loss of weight {self.balance} would reward crowding", "balance=0.01"
         if self.scale <= 0:
             yield f"weights are drawn with a variance of {self.scale} / inputs, which must be positive", "scale=0.1"
-        if self.expert.chunk is not None:
+        if isinstance(self.expert, FeedForward) and self.expert.chunk is not None:
             yield "experts work on all of their tokens at once", "chunk=None"
 
     def build(self, site: Site) -> nn.Module:
@@ -79,7 +80,7 @@ class SwitchLayer(nn.Module):
         super().__init__()
         self.spec = spec
         self.router = Router(site.path, spec.experts, spec.top_k, site.dim, spec.jitter, spec.scale)
-        self.experts: Any = Experts(spec.expert, spec.experts, site.dim, spec.scale)
+        self.experts: Any = experts_of(spec.expert, spec.experts, site.dim, spec.scale)
 
     def skip(self, x: Tensor, call: Call, state: Any = None) -> None:
         """Nothing is remembered."""

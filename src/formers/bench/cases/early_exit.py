@@ -5,12 +5,16 @@ from functools import partial
 from itertools import cycle
 from typing import Any
 
+import torch
+from torch import Tensor
+
 from formers.bench.early import NEEDS, TINY, Shape
 from formers.bench.registry import BENCHES, Rival
+from formers.bench.restoring import bare
 from formers.bench.trial import Trial
 from formers.decode import Sampling, generate
 from formers.decode.engine import EngineName, choose_engine
-from formers.exits.calibration import Writings, with_threshold
+from formers.exits.calibration import with_threshold
 from formers.exits.calibration.picture import save_picture
 from formers.report.rows import Row, ratio_at_least, value_at_most
 
@@ -23,7 +27,7 @@ TURN = 8  # texts that are written in a turn, one at a time
 @BENCHES.case(
     "early-exit",
     "CALM (arXiv:2207.07061), calibrated to a risk of 0.02 with a confidence of 0.95, against the same model in full: "
-    "8 layers, dim 128, bytes, one text at a time",
+    "8 layers, dim 128; texts of 64 bytes get their capitals and punctuation back, one text at a time",
     unit="tokens/s",
     rival=Rival("the same model, no token of which leaves early"),
     needs=NEEDS,
@@ -33,21 +37,23 @@ def calibrated(trial: Trial) -> Iterator[Row]:
     shape = TINY if trial.quick else FULL
     text = shape.prepared(trial)
     model = shape.model(trial, text)
-    to_calibrate, to_test = shape.prompts(text)
+    to_calibrate, to_test = shape.held_out(text)
     found = shape.calibrated(trial, model, to_calibrate)
-    save_picture(trial.keep("calibration.png"), "CALM on the standard library's source", found, shape.depth)
+    save_picture(trial.keep("calibration.png"), "CALM restores capitals and punctuation", found, shape.depth)
     trial.console.print(f"picture: {trial.keep('calibration.png')}", highlight=False)
+    writings = shape.writings(model, to_test)
+    yield restored(trial, to_test, torch.tensor(writings.full))
     threshold = found.threshold
     if threshold is None:
         yield trial.row("tokens written", None, goal=ratio_at_least(FASTER), note="no threshold keeps the promise")
         return
     early, full = with_threshold(model, threshold), with_threshold(model, None)
-    tested = Writings(model, to_test, shape.behind).at(threshold)
+    tested, prompts = writings.at(threshold), bare(to_test).tolist()
     note = f"threshold {threshold:g}, {tested.mean_exit:.2f} of {shape.depth} blocks in the mean"
     for engine in ENGINES:
-        beside = partial(writer, full, to_test, shape, engine)
-        duel = trial.duel(writer(early, to_test, shape, engine), beside)
-        rates = duel.rate(TURN * shape.behind)
+        beside = partial(writer, full, prompts, shape, engine)
+        duel = trial.duel(writer(early, prompts, shape, engine), beside)
+        rates = duel.rate(TURN * shape.width)
         yield trial.row(f"tokens written by {engine}", *rates, goal=ratio_at_least(FASTER), note=note)
     risk = sum(tested.losses) / len(tested.losses)
     yield trial.row(
@@ -61,10 +67,21 @@ def calibrated(trial: Trial) -> Iterator[Row]:
     )
 
 
+def restored(trial: Trial, texts: Tensor, written: Tensor) -> Row:
+    """How good the full model is, so that nobody takes a model that only copies for one that restores; (N, T) each."""
+    plain, right = bare(texts), written == texts
+    hidden = texts != plain
+    share, exact = right[hidden].double().mean().item(), right.all(1).double().mean().item()
+    as_it_is = (~hidden).double().mean().item()
+    note = f"{share:.3f} of the {1 - as_it_is:.3f} that were hidden; {exact:.3f} of the texts without a fault"
+    of_bytes: dict[str, Any] = {"unit": "share", "better": "higher", "rival": "the bare text as it is", "note": note}
+    return trial.row("bytes that the full model writes right", right.double().mean().item(), as_it_is, **of_bytes)
+
+
 def writer(model: Any, prompts: list[list[int]], shape: Shape, engine: EngineName) -> Callable[[], object]:
     """Writes behind some prompts, one after another; the next turn goes on with the next prompts."""
     choice, left = choose_engine(model, engine).packed(), cycle(prompts)
-    how: dict[str, Any] = {"max_new": shape.behind, "sampling": Sampling(temperature=0.0), "engine": choice}
+    how: dict[str, Any] = {"max_new": shape.width, "sampling": Sampling(temperature=0.0), "engine": choice}
 
     def turn() -> None:
         for _ in range(TURN):

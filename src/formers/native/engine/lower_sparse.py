@@ -8,6 +8,7 @@ from torch.nn import functional as F
 from formers.errors import NoRuleError
 from formers.experts.feedforward import Experts
 from formers.experts.switch import SwitchLayer
+from formers.feedforward import FeedForward
 from formers.native.engine import lower_projections  # noqa: F401 - it brings its rules
 from formers.native.engine.blocks import LANES, choices, units
 from formers.native.engine.build import Builder, activation_number, linear
@@ -72,7 +73,7 @@ def _(layer: Any, build: Builder, x: int, into: int, add: bool) -> None:
 @sublayer_rule(SwitchLayer)
 def _(layer: SwitchLayer, build: Builder, x: int, into: int, add: bool) -> None:
     spec, experts = layer.spec, layer.experts
-    if type(experts) is not Experts:
+    if type(experts) is not Experts or not isinstance(spec.expert, FeedForward):
         raise NoRuleError(f"the native engine has no rule for {type(experts).__name__}, which keeps experts")
     if spec.eval_capacity is not None:
         raise NoRuleError("the native engine has no rule for experts with a limit of tokens: eval_capacity=None")
