@@ -1,4 +1,4 @@
-"""A small CALM that gives texts their capitals and punctuation back: what early exits are measured on."""
+"""A small CALM that gives texts their capitals back: what early exits are measured on."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from formers.bench.restoring import Restoring, bare
+from formers.bench.restoring import Restoring, small
 from formers.bench.trial import Trial
 from formers.data.source import Beginning, documents, standard_library
 from formers.exits.calibration import Calibration, Promise, Writings, walk_down
@@ -24,7 +24,7 @@ NEEDS = "a text file or folder, or nothing: then the standard library's source i
 class Shape:
     """The model, how it learns, and what it is calibrated and tested on.
 
-    width: bytes of a text, which are written behind as many of the bare one. texts: to calibrate on, and as many others to
+    width: bytes of a text, which are written behind the same in small letters. texts: to calibrate on, and as many others to
     test on. grid: steps of the threshold from 1 to 0. most: characters of text.
     """
 
@@ -63,9 +63,7 @@ class Shape:
 
     def _trained(self, spec: Any, text: Prepared, tick: Callable[[], None]) -> Any:
         schedule = CosineDecay(warm_up=self.steps // 20, floor=0.05)
-        training = TrainSpec(
-            self.steps, self.batch, 2 * self.width - 1, optimizer=AdamW(self.rate), schedule=schedule
-        )
+        training = TrainSpec(self.steps, self.batch, 2 * self.width - 1, optimizer=AdamW(self.rate), schedule=schedule)
         torch.manual_seed(training.seed)
         model = spec.build().train()
         task = Restoring(text, self.width, training)
@@ -83,8 +81,8 @@ class Shape:
         return drawn[: len(drawn) // 2], drawn[len(drawn) // 2 :]
 
     def writings(self, model: Any, texts: Tensor) -> Writings:
-        """What the model makes of the bare ones, in full and with any threshold."""
-        return Writings(model, bare(texts).tolist(), self.width)
+        """What the model makes of them in small letters, in full and with any threshold."""
+        return Writings(model, small(texts).tolist(), self.width)
 
     def calibrated(self, trial: Trial, model: Any, texts: Tensor) -> Calibration:
         """By what the full model writes."""

@@ -1,6 +1,5 @@
-"""Texts without their capitals and punctuation, which a model gives back: most bytes are plain to see, and some are not."""
+"""Truecasing: texts without capitals, which a model gives back. Most bytes are plain to see, and some have to be known."""
 
-import string
 from typing import Any
 
 import torch
@@ -15,19 +14,14 @@ from formers.tasks.chunked_loss import lost
 from formers.train import TrainSpec
 from formers.train.task import Batch, Loss, Size, Tick, device_of, untold
 
-HIDDEN = {ord(mark): ord(" ") for mark in string.punctuation} | {ord(c): ord(c.lower()) for c in string.ascii_uppercase}
 
-
-def bare(texts: Tensor) -> Tensor:
-    """Ids of bytes with small letters for the capitals of ASCII, and a space for each of its punctuation marks."""
-    plain = texts.clone()
-    for byte, instead in HIDDEN.items():
-        plain[texts == byte] = instead
-    return plain
+def small(texts: Tensor) -> Tensor:
+    """Ids of bytes with small letters for the capitals of ASCII; all else stays."""
+    return torch.where((texts >= ord("A")) & (texts <= ord("Z")), texts + ord("a") - ord("A"), texts)
 
 
 class Restoring:
-    """A bare text, and behind it the text itself, byte for byte, which alone is learned; a `Task`.
+    """A text in small letters, and behind it the text itself, which alone is learned; a `Task`.
 
     prepared: text as bytes. width: bytes of a text. spec: rows of a batch and the seed; a row is 2 width - 1 tokens long.
     """
@@ -35,7 +29,7 @@ class Restoring:
     def __init__(self, prepared: Prepared, width: int, spec: TrainSpec) -> None:
         self._prepared, self._width, self._batch = prepared, width, spec.batch
         self._texts = Packed(prepared.train, width - 1, spec.batch, spec.seed)
-        self._answer = slice(width - 1, None)  # the last byte of the bare text foretells the first of the answer
+        self._answer = slice(width - 1, None)  # the last byte of the small letters foretells the first of the answer
 
     @property
     def data(self) -> dict[str, str]:
@@ -43,7 +37,7 @@ class Restoring:
 
     def require(self, spec: Spec) -> None:
         if not isinstance(spec, Decoder) or spec.vocab < self._prepared.tokenizer.vocab:
-            raise ConfigError(f"bytes are restored by a Decoder with vocab={self._prepared.tokenizer.vocab}")
+            raise ConfigError(f"capitals are restored by a Decoder with vocab={self._prepared.tokenizer.vocab}")
 
     def batch(self, step: int) -> Batch:
         """inputs (B, 2 width - 1) and targets (B, width), of the answer."""
@@ -71,4 +65,4 @@ class Restoring:
 
 def questions(texts: Tensor) -> Batch:
     """What is read and what is to be foretold, of texts (B, width)."""
-    return {"inputs": torch.cat([bare(texts), texts[:, :-1]], 1), "targets": texts}
+    return {"inputs": torch.cat([small(texts), texts[:, :-1]], 1), "targets": texts}

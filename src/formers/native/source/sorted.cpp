@@ -10,7 +10,6 @@
 namespace {
 
 constexpr int64_t RANGE = 2048;  // slots: long enough that the seams cost little, short enough to share out
-constexpr int64_t RANGES_EACH = 4;  // for a thread to do until all wait for each other
 
 class Job {
    public:
@@ -22,32 +21,37 @@ class Job {
     }
 
     void forward() {
-        each_round([&](int64_t head, int64_t count, int64_t round) {
-            share(count * ranges, threads, [&](int64_t item, int64_t thread) {
-                kernel.forward(p, range(head * ranges + item, round), scratch[thread].get());
-            });
-        });
+        run([&](int64_t head, int64_t round, int64_t item, int64_t thread) {
+            kernel.forward(p, range(head * ranges + item, round), scratch[thread].get());
+        }, [](int64_t, int64_t) {});
     }
 
     void backward() {
         halos = aligned(heads * ranges * seam() * sizeof(float));
-        each_round([&](int64_t head, int64_t count, int64_t round) {
-            share(count * ranges, threads, [&](int64_t item, int64_t thread) {
-                kernel.backward(p, range(head * ranges + item, round), scratch[thread].get());
-            });
-            share(count, threads, [&](int64_t of, int64_t) { add_halos(head + of, round); });
-        });
+        run([&](int64_t head, int64_t round, int64_t item, int64_t thread) {
+            kernel.backward(p, range(head * ranges + item, round), scratch[thread].get());
+        }, [&](int64_t head, int64_t round) { add_halos(head, round); });
     }
 
    private:
-    // Calls work(first head, number of heads, round). As few heads at a time as keep all threads busy: what one round has
-    // left in the cache is there for the next.
-    template <class Work>
-    void each_round(Work&& work) const {
-        const int64_t wanted = (RANGES_EACH * RANGE * threads + p.length - 1) / p.length;
-        for (int64_t head = 0; head < heads; head += wanted)
-            for (int64_t round = 0; round < p.rounds; round++)
-                work(head, wanted < heads - head ? wanted : heads - head, round);
+    // Calls work(head, round, range, thread) for all of them, and behind each round of a head settle(head, round). Heads
+    // go to threads whole, since a thread need not wait then before it begins the next round of its own; those that are
+    // left over are shared out range by range.
+    template <class Work, class Settle>
+    void run(Work&& work, Settle&& settle) const {
+        const int64_t whole = heads / threads * threads, left = heads - whole;
+        share(whole, threads, [&](int64_t head, int64_t thread) {
+            for (int64_t round = 0; round < p.rounds; round++) {
+                for (int64_t item = 0; item < ranges; item++) work(head, round, item, thread);
+                settle(head, round);
+            }
+        });
+        for (int64_t round = 0; round < p.rounds; round++) {
+            share(left * ranges, threads, [&](int64_t item, int64_t thread) {
+                work(whole + item / ranges, round, item % ranges, thread);
+            });
+            share(left, threads, [&](int64_t head, int64_t) { settle(whole + head, round); });
+        }
     }
 
     int64_t seam() const { return (p.before + p.after) * halo_size(p); }
