@@ -7,12 +7,14 @@ from torch import nn
 from formers.errors import FormersError
 from formers.model import on_meta
 from formers.native.engine import Engine, bandwidth, lower
+from formers.native.engine.quantise import GROUPS
 from formers.sparse.experts import BlockFFLayer, SwitchFFLayer
 from formers.sparse.feedforward import SparseFFLayer
 from formers.spec import Spec
 
 PROMPT = 16
-BYTES = {"fp32": 4, "bf16": 2, "int8": 1, "int4": 0.5}  # of a weight, without its share of scales
+SCALE = 2  # bytes, one for each group of weights
+BYTES = {"fp32": 4, "bf16": 2, "int8": 1 + SCALE / GROUPS["int8"], "int4": 0.5 + SCALE / GROUPS["int4"]}  # of a weight
 
 
 def engine_of(spec: Spec, dtype: str) -> Engine:
