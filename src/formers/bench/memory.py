@@ -3,8 +3,10 @@
 import contextlib
 import ctypes
 import multiprocessing
+import os
 import signal
 import sys
+import threading
 from collections.abc import Callable
 from multiprocessing.connection import Connection
 from pathlib import Path
@@ -104,6 +106,15 @@ def _death(code: int) -> str:
 
 
 def _answer(to: Connection, threads: int, run: Callable[..., Any], given: tuple[Any, ...]) -> None:
+    threading.Thread(target=_end_with_parent, daemon=True).start()
     torch.set_num_threads(threads)
     give_back_at_once()
     to.send(run(*given))
+
+
+def _end_with_parent() -> None:
+    """A parent that is killed cannot end its child, which would work on for nobody, and write where the next run writes."""
+    parent = multiprocessing.parent_process()
+    if parent is not None:
+        parent.join()
+        os._exit(1)

@@ -23,7 +23,7 @@ from formers import (
     Window,
     stack,
 )
-from formers.attention.kernel import FeatureMap, Trigonometric, sums
+from formers.attention.kernel import FeatureMap, Trigonometric, sums, whole
 from formers.call import Call, Encoded
 from formers.places import Places
 from formers.spec import Site
@@ -114,8 +114,8 @@ def test_gradients_of_many_pieces_are_those_of_the_formula(
 
 
 def test_gradients_of_both_directions_are_those_of_the_formula(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(sums, "ROOM", 1)
-    monkeypatch.setattr(sums, "CHUNK", 8)
+    monkeypatch.setattr(whole, "CACHED", 1)  # blocks of one row
+    monkeypatch.setattr(whole, "TOKENS", 8)
     for features in MAPS.values():
         built, x = layer(features, causal=False), torch.randn(2, 29, 8, requires_grad=True)
         wanted, over = [x, *built.parameters()], torch.randn(2, 29, 8)

@@ -1,5 +1,10 @@
 import os
 import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
 
 import pytest
 import torch
@@ -34,6 +39,40 @@ def end_by(signal_number: int) -> None:
 
 def threads() -> int:
     return torch.get_num_threads()
+
+
+def say_and_wait(file: Path) -> None:
+    """Writes its number and waits for long."""
+    file.with_suffix(".new").write_text(str(os.getpid()))
+    file.with_suffix(".new").rename(file)
+    time.sleep(600)
+
+
+def lives(process: int) -> bool:
+    """Whether there is such a process; one that has ended and that nobody has asked about yet does not count."""
+    try:
+        return "\nState:\tZ" not in Path(f"/proc/{process}/status").read_text()
+    except FileNotFoundError:
+        return False
+
+
+def within(seconds: float, happens: Callable[[], bool]) -> bool:
+    end = time.monotonic() + seconds
+    while not happens() and time.monotonic() < end:
+        time.sleep(0.05)
+    return happens()
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="asks /proc")
+def test_a_process_ends_with_the_one_that_began_it(tmp_path: Path) -> None:
+    file = tmp_path / "child"
+    code = f"from test_memory import *; in_fresh_process(say_and_wait, Path({str(file)!r}))"
+    with subprocess.Popen([sys.executable, "-c", code], cwd=Path(__file__).parent) as parent:
+        assert within(120, file.exists)
+        child = int(file.read_text())
+        assert lives(child)
+        parent.kill()
+    assert within(30, lambda: not lives(child))
 
 
 def test_the_peak_is_told_after_it_has_passed() -> None:

@@ -7,7 +7,8 @@ from torch import Tensor, nn
 from formers.attention.across import AcrossLayer, across_problems
 from formers.attention.kernel.features import FeatureMap
 from formers.attention.kernel.fourier import RandomFourier
-from formers.attention.kernel.sums import Sums, read, sum_over
+from formers.attention.kernel.sums import Sums
+from formers.attention.kernel.whole import read, sum_over
 from formers.attention.layer import head_problems, heads_inside
 from formers.attention.project import Dense, Projection
 from formers.call import Call, Encoded, Layer

@@ -6,7 +6,8 @@ from typing import Any
 from torch import Tensor, nn
 
 from formers.attention.kernel.features import FeatureMap, Positive
-from formers.attention.kernel.sums import Sums, attend_causally, read, sum_over
+from formers.attention.kernel.sums import Sums, attend_causally
+from formers.attention.kernel.whole import read, sum_over
 from formers.attention.layer import LookedBack, finished, head_problems, heads_inside
 from formers.attention.pattern import Pattern
 from formers.attention.project import Dense, Projection

@@ -47,11 +47,7 @@ class Work(NamedTuple):
         with torch.enable_grad():
             leaves = [t.detach().requires_grad_(need) for t, need in pairs]
             out, after = self.step(*self.sorts(leaves))
-        roots = [(t, g) for t, g in zip((out, *after), upstream, strict=True) if t.requires_grad]
-        wanted = [leaf for leaf in leaves if leaf.requires_grad]
-        made, given = zip(*roots, strict=True)
-        found = iter(torch.autograd.grad(made, wanted, given, materialize_grads=True))
-        return [next(found) if leaf.requires_grad else None for leaf in leaves]
+        return gradients((out, *after), upstream, leaves)
 
 
 class _InPieces(torch.autograd.Function):
@@ -64,7 +60,7 @@ class _InPieces(torch.autograd.Function):
             before.append(handed)
             made, handed = work.step(shared, _cut(along, piece), handed)
             if not out.numel():
-                out = _room(made, length)
+                out = room_for(made, length)
             out[:, :, piece] = made
         ctx.work, ctx.count = work, len(before)
         ctx.save_for_backward(*shared, *along, *(t for each in before for t in each))
@@ -83,7 +79,7 @@ class _InPieces(torch.autograd.Function):
         ]
         of_shared, of_along, _ = work.sorts(needed)
         sums = [torch.zeros_like(t) if need else None for t, need in zip(shared, of_shared, strict=True)]
-        whole = [_room(t, t.shape[2]) if need else None for t, need in zip(along, of_along, strict=True)]
+        whole = [room_for(t, t.shape[2]) if need else None for t, need in zip(along, of_along, strict=True)]
         for number, piece in reversed(list(enumerate(pieces(along[0].shape[2], work.size)))):
             inputs = [*shared, *_cut(along, piece), *before[number * each : (number + 1) * each]]
             found = work.sorts(work.gradients(inputs, needed, (upstream[:, :, piece], *handed)))
@@ -97,11 +93,24 @@ class _InPieces(torch.autograd.Function):
         return None, *sums, *whole, *handed
 
 
+def gradients(
+    made: Sequence[Tensor | None], upstream: Sequence[Tensor | None], leaves: Sequence[Tensor]
+) -> list[Tensor | None]:
+    """By each leaf, those of what was made of the leaves; None where a leaf needs none."""
+    roots = [(t, g) for t, g in zip(made, upstream, strict=True) if t is not None and t.requires_grad]
+    wanted = [leaf for leaf in leaves if leaf.requires_grad]
+    if not roots or not wanted:
+        return [None] * len(leaves)
+    ends, given = zip(*roots, strict=True)
+    found = iter(torch.autograd.grad(ends, wanted, given, materialize_grads=True))
+    return [next(found) if leaf.requires_grad else None for leaf in leaves]
+
+
 def _cut(tensors: Tensors, piece: slice) -> Tensors:
     return tuple(t[:, :, piece] for t in tensors)
 
 
-def _room(like: Tensor, length: int) -> Tensor:
+def room_for(like: Tensor, length: int) -> Tensor:
     """Room for (B, H, T, ...) in which the heads of a token stand side by side, as the products before and behind have
     them."""
     batch, heads, _, *rest = like.shape

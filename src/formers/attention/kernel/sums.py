@@ -1,4 +1,4 @@
-"""The one executor of attention by features: running sums over keys, read by queries.
+"""Running sums over keys, each read by the query of its token: attention by features in a decoder.
 
 B batch, H heads, T tokens, D head width, F features, E = D + 1: values and, behind them, a 1 that weights are summed by,
 so that one product gives numerators and denominators. L is the tokens of a piece, in N chunks of C.
@@ -14,7 +14,7 @@ from torch.nn import functional as F
 from formers.attention.kernel.chunks import scan
 from formers.attention.kernel.features import FeatureLayer, Features
 from formers.attention.kernel.pieces import Tensors, in_pieces
-from formers.attention.kernel.weights import Weights, times, weigh, weigh_all
+from formers.attention.kernel.weights import Weights, times, weigh
 
 CHUNK = 64  # tokens within which every query meets every key before it
 ROOM = 1 << 20  # features of a piece: fewer cost more calls, more leave the cache
@@ -61,21 +61,6 @@ def attend_causally(
     return out.to(qkv[2].dtype), Sums(*after)
 
 
-def sum_over(features: FeatureLayer, directions: Tensor, k: Tensor, v: Tensor, real: Tensor | None) -> Sums:
-    """The sums over all keys k, with values v, (B, H, T, D); real: (B, T) bool, False at padding."""
-    others = () if real is None else (spread(real, k),)
-    step = functools.partial(_sum_step, Kind(features, False, real is not None))
-    nothing = Sums.of_nothing(features.count, v)
-    return Sums(*in_pieces(step, piece_of(features, k), (directions,), (k, v, *others), nothing)[1])
-
-
-def read(features: FeatureLayer, directions: Tensor, q: Tensor, sums: Sums) -> Tensor:
-    """Each query q (B, H, T, D) over all keys of the sums: (B, H, T, D)."""
-    shared = (directions, sums.products, sums.weights)
-    out, _ = in_pieces(functools.partial(_read_step, features), piece_of(features, q), shared, (q,), ())
-    return out.to(q.dtype)
-
-
 def _causal_step(kind: Kind, shared: Tensors, along: Tensors, handed: Tensors) -> tuple[Tensor, Tensors]:
     length = along[0].shape[2]
     over = length % CHUNK
@@ -84,9 +69,9 @@ def _causal_step(kind: Kind, shared: Tensors, along: Tensors, handed: Tensors) -
         last, handed = _causal_step(kind, shared, tuple(t[:, :, -over:] for t in along), handed)
         return torch.cat([first, last], 2), handed
     q, k, v, *others = along
-    with torch.autocast(q.device.type, enabled=False):
-        asked = _asked(kind.features, q, shared[0])
-        told, own = _features(kind.features, k, shared[0])
+    with exactly(q):
+        asked = asked_of(kind.features, q, shared[0])
+        told, own = told_of(kind.features, k, shared[0])
         gate = others[0].to(told.dtype) if kind.gated else None
         weights = weigh(own, gate, others[-1] if kind.masked else None, handed[2], min(CHUNK, length), told)
         return _chunks(kind.features, (asked, told, with_one(v)), weights, Sums(*handed))
@@ -115,34 +100,19 @@ def _handed(added: Tensor, first: Tensor, over: Tensor | None) -> list[Tensor]:
     return counts
 
 
-def _sum_step(kind: Kind, shared: Tensors, along: Tensors, handed: Tensors) -> tuple[Tensor, Tensors]:
-    k, v, *others = along
-    before = Sums(*handed)
-    with torch.autocast(k.device.type, enabled=False):
-        told, own = _features(kind.features, k, shared[0])
-        weight, left, peak = weigh_all(own, others[0] if kind.masked else None, before.peak)
-        products = told.mT @ times(with_one(v), weight)
-        added = told.new_tensor(k.shape[2]) if weight is None else weight.sum(-1)
-        if left is not None:
-            before = Sums(before.products * left[..., None, None], before.weights * left, peak)
-        return v[..., :0], (before.products + products, before.weights + added, peak)
-
-
-def _read_step(features: FeatureLayer, shared: Tensors, along: Tensors, handed: Tensors) -> tuple[Tensor, Tensors]:
-    directions, products, weights = shared
-    with torch.autocast(products.device.type, enabled=False):
-        asked = _asked(features, along[0], directions)
-        return divided(features, asked @ products, weights[..., None, None]), ()
-
-
 def divided(features: FeatureLayer, sums: Tensor, count: Tensor) -> Tensor:
     """Values (..., D) of sums (..., E), by the weights that these end in; count (..., 1): what all keys came in with."""
     values, total = sums.split([sums.shape[-1] - 1, 1], -1)
+    return values / divisor(features, total, count)
+
+
+def divisor(features: FeatureLayer, total: Tensor, count: Tensor) -> Tensor:
+    """What values are divided by, (..., 1): their weights' total, or the least that it is taken to be."""
     if features.floor is not None:
         total = total.clamp(min=LEAST)
     if features.floor:
         total = torch.maximum(total, features.floor * count)
-    return values / total.masked_fill(total == 0, 1)
+    return total.masked_fill(total == 0, 1)
 
 
 def with_one(v: Tensor) -> Tensor:
@@ -150,13 +120,20 @@ def with_one(v: Tensor) -> Tensor:
     return F.pad(v.to(exact(v)), (0, 1), value=1)
 
 
-def _features(features: FeatureLayer, x: Tensor, directions: Tensor) -> Features:
+def told_of(features: FeatureLayer, x: Tensor, directions: Tensor) -> Features:
+    """Features of keys x."""
     found: Features = features(x.to(exact(x)), directions.to(exact(x)))
     return found
 
 
-def _asked(features: FeatureLayer, q: Tensor, directions: Tensor) -> Tensor:
+def asked_of(features: FeatureLayer, q: Tensor, directions: Tensor) -> Tensor:
+    """Features of queries q."""
     return features.of_queries(q.to(exact(q)), directions.to(exact(q)))
+
+
+def exactly(x: Tensor) -> torch.autocast:
+    """A context in which products are as precise as what goes into them."""
+    return torch.autocast(x.device.type, enabled=False)
 
 
 def exact(x: Tensor) -> torch.dtype:

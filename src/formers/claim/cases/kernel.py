@@ -11,7 +11,7 @@ from torch.nn import functional as F
 from formers.attention import Attention
 from formers.attention.kernel import Hyperbolic, KernelAttention, Positive, RandomFourier, ReLUKernel, Trigonometric
 from formers.attention.kernel.features import SoftmaxFeatures, SoftmaxLayer
-from formers.attention.kernel.sums import read, sum_over
+from formers.attention.kernel.whole import read, sum_over
 from formers.bench.registry import CLAIMS
 from formers.bench.study import NEEDS, Study
 from formers.bench.trial import Trial
