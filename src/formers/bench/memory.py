@@ -79,7 +79,7 @@ def in_fresh_process(run: Callable[..., T], *given: Any) -> T:
     It gives freed memory back at once.
     """
     spawning = multiprocessing.get_context("spawn")
-    ours, theirs = spawning.Pipe(duplex=False)
+    ours, theirs = spawning.Pipe()
     child = spawning.Process(target=_answer, args=(theirs, torch.get_num_threads(), run, given))
     child.start()
     theirs.close()
@@ -89,6 +89,7 @@ def in_fresh_process(run: Callable[..., T], *given: Any) -> T:
         child.join()
         raise FormersError(_death(child.exitcode or 0)) from None
     finally:
+        ours.close()
         if child.is_alive() and sys.exc_info()[0] is not None:
             child.terminate()
         child.join()
@@ -110,6 +111,8 @@ def _answer(to: Connection, threads: int, run: Callable[..., Any], given: tuple[
     torch.set_num_threads(threads)
     give_back_at_once()
     to.send(run(*given))
+    with contextlib.suppress(EOFError):
+        to.recv()  # tensors are handed over by the process that made them, which has to be there until they have come
 
 
 def _end_with_parent() -> None:

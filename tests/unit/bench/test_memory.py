@@ -75,6 +75,10 @@ def test_a_process_ends_with_the_one_that_began_it(tmp_path: Path) -> None:
     assert within(30, lambda: not lives(child))
 
 
+def test_tensors_come_over_whole() -> None:
+    torch.testing.assert_close(in_fresh_process(torch.arange, 100_000), torch.arange(100_000))
+
+
 def test_the_peak_is_told_after_it_has_passed() -> None:
     top, left = in_fresh_process(rise, 64)
     assert 64 * MIB <= top < 96 * MIB
