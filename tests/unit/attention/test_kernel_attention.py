@@ -24,6 +24,7 @@ from formers import (
     stack,
 )
 from formers.attention.kernel import FeatureMap, Trigonometric, sums, whole
+from formers.attention.kernel.features import FeatureLayer
 from formers.call import Call, Encoded
 from formers.places import Places
 from formers.spec import Site
@@ -123,6 +124,17 @@ def test_gradients_of_both_directions_are_those_of_the_formula(monkeypatch: pyte
         torch.testing.assert_close(
             found, torch.autograd.grad((by_formula(built, x, causal=False) * over).sum(), wanted)
         )
+
+
+@pytest.mark.parametrize("keys", [True, False], ids=["keys", "queries"])
+def test_the_way_back_by_hand_is_that_of_autograd(keys: bool) -> None:
+    built = layer(Positive(24)).features
+    x, directions = torch.randn(2, 2, 9, 4), built.directions(run(9))
+    by_phi, by_peak = torch.randn(2, 2, 9, 24), torch.randn(2, 2, 9) if keys else None
+    made, back = built.with_way_back(x, directions, (True, True))
+    wanted, way = FeatureLayer.with_way_back(built, x, directions, (True, True))
+    torch.testing.assert_close(tuple(made), tuple(wanted))
+    torch.testing.assert_close(back(by_phi.clone(), by_peak), way(by_phi, by_peak))
 
 
 @pytest.mark.parametrize("sizes", [[1] * 170, [64, 64, 42], [3, 100, 1, 66], [169, 1]], ids=str)

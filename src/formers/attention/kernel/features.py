@@ -1,12 +1,13 @@
 """Feature maps: phi with phi(q) . phi(k) near a kernel of q and k, so that sums over keys take the place of scores."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
 
 from formers.attention.kernel.directions import Lengths, Redrawn
+from formers.attention.kernel.pieces import gradients
 from formers.call import Call
 from formers.spec.core import Site, Spec
 
@@ -19,6 +20,10 @@ class Features(NamedTuple):
 
     phi: Tensor
     peak: Tensor | None
+
+
+# The gradients by phi and by the peak (None: 0) -> those by x and by the directions, None where not needed.
+WayBack = Callable[[Tensor, Tensor | None], list[Tensor | None]]
 
 
 class FeatureMap(Spec):
@@ -51,10 +56,14 @@ class FeatureLayer(nn.Module):
         """Queries or keys x (B, H, T, D), in fp32 or better."""
         raise NotImplementedError
 
-    def of_queries(self, q: Tensor, directions: Tensor) -> Tensor:
-        """phi (B, H, T, F) of queries alone, each in any unit: it cancels."""
-        phi: Tensor = self(q, directions).phi
-        return phi
+    def with_way_back(self, x: Tensor, directions: Tensor, needed: Sequence[bool]) -> tuple[Features, WayBack]:
+        """The features, without a graph, and the way from their gradients back to those of x and of the directions, where
+        these are needed, in this order. It may overwrite what it is given."""
+        leaves = [t.detach().requires_grad_(need) for t, need in zip((x, directions), needed, strict=True)]
+        with torch.enable_grad():
+            made: Features = self(*leaves)
+        alone = Features(made.phi.detach(), None if made.peak is None else made.peak.detach())
+        return alone, lambda by_phi, by_peak: gradients(made, (by_phi, by_peak), leaves)
 
     def records(self) -> dict[str, tuple[Tensor, ...]]:
         """What training is to be told."""
@@ -125,9 +134,18 @@ class PositiveLayer(SoftmaxLayer):
         largest = along.detach().amax(-1, keepdim=True)
         return Features(along.sub_(largest).exp_(), largest[..., 0] - self.half_square(x))
 
-    def of_queries(self, q: Tensor, directions: Tensor) -> Tensor:
-        """In units of their own sum, which one pass over the exponents makes."""
-        return (q @ directions.mT).softmax(-1)
+    def with_way_back(self, x: Tensor, directions: Tensor, needed: Sequence[bool]) -> tuple[Features, WayBack]:
+        """By hand and in place: so the features and their gradient are all that the cache has to hold."""
+        made: Features = self(x, directions)
+
+        def back(by_phi: Tensor, by_peak: Tensor | None) -> list[Tensor | None]:
+            by_along = by_phi.mul_(made.phi)
+            by_x = by_along @ directions
+            if by_peak is not None:
+                by_x.addcmul_(x, by_peak[..., None], value=-(self._scale**2))
+            return [by_x, (by_along.mT @ x).sum(0) if needed[1] else None]
+
+        return made, back
 
 
 class Hyperbolic(SoftmaxFeatures):

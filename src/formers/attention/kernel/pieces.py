@@ -97,7 +97,7 @@ def gradients(
     made: Sequence[Tensor | None], upstream: Sequence[Tensor | None], leaves: Sequence[Tensor]
 ) -> list[Tensor | None]:
     """By each leaf, those of what was made of the leaves; None where a leaf needs none."""
-    roots = [(t, g) for t, g in zip(made, upstream, strict=True) if t is not None and t.requires_grad]
+    roots = [(t, g) for t, g in zip(made, upstream, strict=True) if g is not None and t is not None and t.requires_grad]
     wanted = [leaf for leaf in leaves if leaf.requires_grad]
     if not roots or not wanted:
         return [None] * len(leaves)

@@ -70,8 +70,8 @@ def _causal_step(kind: Kind, shared: Tensors, along: Tensors, handed: Tensors) -
         return torch.cat([first, last], 2), handed
     q, k, v, *others = along
     with exactly(q):
-        asked = asked_of(kind.features, q, shared[0])
-        told, own = told_of(kind.features, k, shared[0])
+        asked, _ = features_of(kind.features, q, shared[0])
+        told, own = features_of(kind.features, k, shared[0])
         gate = others[0].to(told.dtype) if kind.gated else None
         weights = weigh(own, gate, others[-1] if kind.masked else None, handed[2], min(CHUNK, length), told)
         return _chunks(kind.features, (asked, told, with_one(v)), weights, Sums(*handed))
@@ -120,15 +120,10 @@ def with_one(v: Tensor) -> Tensor:
     return F.pad(v.to(exact(v)), (0, 1), value=1)
 
 
-def told_of(features: FeatureLayer, x: Tensor, directions: Tensor) -> Features:
-    """Features of keys x."""
+def features_of(features: FeatureLayer, x: Tensor, directions: Tensor) -> Features:
+    """Of queries or keys x. The unit of a query cancels."""
     found: Features = features(x.to(exact(x)), directions.to(exact(x)))
     return found
-
-
-def asked_of(features: FeatureLayer, q: Tensor, directions: Tensor) -> Tensor:
-    """Features of queries q."""
-    return features.of_queries(q.to(exact(q)), directions.to(exact(q)))
 
 
 def exactly(x: Tensor) -> torch.autocast:

@@ -13,13 +13,13 @@ import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-from formers.attention.kernel.features import FeatureLayer
-from formers.attention.kernel.pieces import gradients, room_for
-from formers.attention.kernel.sums import Sums, asked_of, divided, divisor, exactly, told_of, with_one
+from formers.attention.kernel.features import FeatureLayer, Features, WayBack
+from formers.attention.kernel.pieces import room_for
+from formers.attention.kernel.sums import Sums, divisor, exact, exactly, features_of, with_one
 from formers.attention.kernel.weights import times, weigh_all
 from formers.parts import pieces
 
-CACHED = 1 << 18  # features of a block on a CPU: with their gradient they stay in the cache of a core
+CACHED = 1 << 18  # features of a block for each thread of a CPU: with their gradient they stay in the cache of a core
 LAUNCHED = 1 << 20  # the same on other devices, where every call costs more
 TOKENS = 64  # of a block at least: with fewer, sums would be most of what is read and written
 
@@ -45,7 +45,7 @@ class _Sum(torch.autograd.Function):
         with exactly(v):
             for block in _blocks(features, k):
                 rows = block[0]
-                told, own = told_of(features, k[block], directions)
+                told, own = features_of(features, k[block], directions)
                 weight, left, peak[rows] = weigh_all(own, _shown(real, block), peak[rows])
                 if left is not None:
                     products[rows] *= left[..., None, None]
@@ -68,17 +68,15 @@ class _Sum(torch.autograd.Function):
         with exactly(v):
             for block in _blocks(ctx.features, k):
                 rows = block[0]
-                leaves = _leaves((directions, k[block]), needed)
-                with torch.enable_grad():
-                    made = told_of(ctx.features, leaves[1], leaves[0])
-                told, own = (None if t is None else t.detach() for t in made)
+                (told, own), back = _again(ctx.features, k[block], directions, needed)
                 weight, values = weigh_all(own, _shown(ctx.real, block), peak[rows])[0], with_one(v[block])
                 by_fed = told @ upstream[rows]
                 if by_v is not None:
                     by_v[block] = times(by_fed[..., :-1], weight)
                 by_weight = (by_fed * values).sum(-1) + by_weights[rows, :, None]
-                by_made = times(values, weight) @ turned[rows], None if own is None else by_weight * weight
-                _keep((by_directions, by_k), block, gradients(made, by_made, leaves))
+                by_told = times(values, weight) @ turned[rows]
+                by_own = None if own is None or weight is None else by_weight * weight
+                _keep((by_k, by_directions), block, back(by_told, by_own))
         return None, by_directions, by_k, by_v, None
 
 
@@ -90,9 +88,9 @@ class _Read(torch.autograd.Function):
         out, total = room_for(q[:, :, :0].to(products.dtype), q.shape[2]), products.new_empty(*q.shape[:3], 1)
         with exactly(q):
             for block in _blocks(features, q):
-                sums = asked_of(features, q[block], directions) @ products[block[0]]
-                out[block] = divided(features, sums, count[block[0], :, None, None])
-                total[block] = sums[..., -1:]
+                sums = features_of(features, q[block], directions).phi @ products[block[0]]
+                out[block], total[block] = sums[..., :-1], sums[..., -1:]
+        out /= divisor(features, total, count[..., None, None])
         ctx.features = features
         ctx.save_for_backward(directions, q, products, count, out, total)
         return out
@@ -108,25 +106,27 @@ class _Read(torch.autograd.Function):
             for t, need in zip((directions, turned, count), (needed[0], *needed[2:]), strict=True)
         )
         by_q = room_for(q, q.shape[2]) if needed[1] else None
+        below, by_total, by_entered = _slopes(ctx.features, total, count)
         with exactly(q):
             for block in _blocks(ctx.features, q):
                 rows = block[0]
-                leaves = _leaves((directions, q[block]), needed[:2])
-                with torch.enable_grad():
-                    asked = asked_of(ctx.features, leaves[1], leaves[0])
-                by_read, part = _of_quotient(ctx.features, upstream[block], out[block], total[block], count[rows])
+                (asked, _), back = _again(ctx.features, q[block], directions, needed)
+                by_values = upstream[block] / below[block]
+                by_below = (by_values * out[block]).sum(-1, keepdim=True).neg_()
+                by_read = torch.cat([by_values, by_below * by_total[block]], -1)
                 if by_sums is not None:
-                    _add(by_sums[rows], by_read, asked.detach())
+                    _add(by_sums[rows], by_read, asked)
                 if by_count is not None:
-                    by_count[rows] += part
-                _keep((by_directions, by_q), block, gradients((asked,), (by_read @ turned[rows],), leaves))
+                    by_count[rows] += (by_below * by_entered[block]).sum((2, 3))
+                _keep((by_q, by_directions), block, back(by_read @ turned[rows], None))
         return None, by_directions, by_q, None if by_sums is None else by_sums.mT, by_count
 
 
 def _blocks(features: FeatureLayer, x: Tensor) -> list[Block]:
     """Rows and tokens of queries or keys x (B, H, T, D) whose features are in the cache at once."""
     batch, heads, length, _ = x.shape
-    fit = (CACHED if x.device.type == "cpu" else LAUNCHED) // (heads * features.count)
+    room = CACHED * torch.get_num_threads() if x.device.type == "cpu" else LAUNCHED
+    fit = room // (heads * features.count)
     tokens = max(TOKENS, fit)
     rows = max(1, fit // max(1, min(length, tokens)))
     return [(r, slice(None), t) for r in pieces(batch, rows) for t in pieces(length, tokens)]
@@ -142,28 +142,24 @@ def _add(sums: Tensor, told: Tensor, phi: Tensor) -> None:
     sums.flatten(0, 1).baddbmm_(told.flatten(0, 1).mT, phi.flatten(0, 1))
 
 
-def _of_quotient(
-    features: FeatureLayer, upstream: Tensor, out: Tensor, total: Tensor, count: Tensor
-) -> tuple[Tensor, Tensor]:
-    """The gradients by the sums (..., E) that `out` (..., D) is the quotient of, and by the count (B, H)."""
-    leaves = _leaves((total, count), (True, True))
+def _slopes(features: FeatureLayer, total: Tensor, count: Tensor) -> list[Tensor]:
+    """What values are divided by, (B, H, T, 1), and its derivatives by their total and by the count."""
+    leaves = [t.detach().requires_grad_() for t in (total, count[..., None, None].expand_as(total))]
     with torch.enable_grad():
-        below = divisor(features, leaves[0], leaves[1][..., None, None])
-    by_values = upstream / below.detach()
-    by_below = (by_values * out).sum(-1, keepdim=True).neg_()
-    by_total, by_count = gradients((below,), (by_below,), leaves)
-    return torch.cat([by_values, by_total], -1), by_count
+        below = divisor(features, *leaves)
+    found = torch.autograd.grad(below, leaves, torch.ones_like(below), materialize_grads=True)
+    return [below.detach(), *found]
 
 
-def _leaves(tensors: Sequence[Tensor], needed: Sequence[bool]) -> list[Tensor]:
-    """The tensors, of a graph that begins with them."""
-    return [t.detach().requires_grad_(need) for t, need in zip(tensors, needed, strict=True)]
+def _again(features: FeatureLayer, x: Tensor, directions: Tensor, needed: Sequence[bool]) -> tuple[Features, WayBack]:
+    """needed: whether a gradient is, by the directions and by x."""
+    return features.with_way_back(x.to(exact(x)), directions.to(exact(x)), (needed[1], needed[0]))
 
 
 def _keep(whole: tuple[Tensor | None, Tensor | None], block: Block, parts: Sequence[Tensor | None]) -> None:
-    """What a block adds to the gradient by directions, and its part of the one by queries or keys."""
-    by_directions, by_x = whole
-    if by_directions is not None:
-        by_directions += parts[0]
-    if by_x is not None:
-        by_x[block] = parts[1]
+    """The block's part of the gradient by queries or keys, and what it adds to the one by the directions."""
+    (by_x, by_directions), (part, added) = whole, parts
+    if by_x is not None and part is not None:
+        by_x[block] = part
+    if by_directions is not None and added is not None:
+        by_directions += added

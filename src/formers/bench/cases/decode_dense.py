@@ -1,6 +1,6 @@
 """Dense decoding: as fast as llama.cpp, and as the memory that the weights are read from."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import asdict, replace
 from pathlib import Path
 from statistics import median
@@ -50,7 +50,10 @@ def paced(trial: Trial, ours: Streams, dtype: str) -> tuple[float, float]:
     """Seconds of a turn, and bytes a second that memory is read with between the turns: where others share the machine,
     that changes from second to second."""
     read: list[float] = []
-    turns = {"ours": ours, "memory": lambda: read.append(machine_bandwidth(torch.get_num_threads()))}
+    turns: dict[str, Callable[[], object]] = {
+        "ours": ours,
+        "memory": lambda: read.append(machine_bandwidth(torch.get_num_threads())),
+    }
     rounds = 1 if trial.quick else ROUNDS
     with trial.progress(f"ours, {dtype}", 2 * (1 + rounds)) as tick:
         seconds = race(turns, warmup=1, rounds=rounds, tick=tick)["ours"]
