@@ -1,13 +1,12 @@
-"""A small CALM that gives texts their capitals back: what early exits are measured on."""
+"""A small CALM that restores damaged texts: what early exits are measured on."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
 import torch
-from torch import Tensor
 
-from formers.bench.restoring import Restoring, small
+from formers.bench.restoring import ASKED, HELD_OUT, Damaged, Restoring, damage, texts_of
 from formers.bench.trial import Trial
 from formers.data.source import Beginning, documents, standard_library
 from formers.exits.calibration import Calibration, Promise, Writings, walk_down
@@ -24,7 +23,7 @@ NEEDS = "a text file or folder, or nothing: then the standard library's source i
 class Shape:
     """The model, how it learns, and what it is calibrated and tested on.
 
-    width: bytes of a text, which are written behind the same in small letters. texts: to calibrate on, and as many others to
+    width: bytes of a text, which are written behind as many of the damaged one. texts: to calibrate on, and as many others to
     test on. grid: steps of the threshold from 1 to 0. most: characters of text.
     """
 
@@ -37,7 +36,7 @@ class Shape:
     steps: int = 1200
     rate: float = 3e-3
     most: int = 1 << 23
-    texts: int = 1000
+    texts: int = 600
     grid: int = 50
     promise: Promise = Promise(risk=0.02, confidence=0.95)
 
@@ -73,18 +72,18 @@ class Shape:
             tick()
         return model.eval()
 
-    def held_out(self, text: Prepared) -> tuple[Tensor, Tensor]:
-        """Texts to calibrate on and texts to test on, (texts, width) each, of what was held out; none meets another."""
-        tokens = torch.from_numpy(text.held_out.tokens.astype("int64"))
-        whole = tokens[: len(tokens) // self.width * self.width].view(-1, self.width)
+    def held_out(self, text: Prepared) -> tuple[Damaged, Damaged]:
+        """Texts to calibrate on and texts to test on, of what was held out; none meets another."""
+        whole = texts_of(text.held_out.tokens, self.width)
         drawn = whole[torch.randperm(len(whole), generator=torch.Generator().manual_seed(0))[: 2 * self.texts]]
-        return drawn[: len(drawn) // 2], drawn[len(drawn) // 2 :]
+        given, half = damage(drawn, ASKED, HELD_OUT).given, len(drawn) // 2
+        return Damaged(given[:half], drawn[:half]), Damaged(given[half:], drawn[half:])
 
-    def writings(self, model: Any, texts: Tensor) -> Writings:
-        """What the model makes of them in small letters, in full and with any threshold."""
-        return Writings(model, small(texts).tolist(), self.width)
+    def writings(self, model: Any, texts: Damaged) -> Writings:
+        """What the model makes of damaged texts, in full and with any threshold."""
+        return Writings(model, texts.given.tolist(), self.width)
 
-    def calibrated(self, trial: Trial, model: Any, texts: Tensor) -> Calibration:
+    def calibrated(self, trial: Trial, model: Any, texts: Damaged) -> Calibration:
         """By what the full model writes."""
         writings = self.writings(model, texts)
         thresholds = [1 - step / self.grid for step in range(self.grid + 1)]

@@ -1,11 +1,12 @@
-"""Truecasing: texts without capitals, which a model gives back. Most bytes are plain to see, and some have to be known."""
+"""Texts with bytes that cannot be read, which a model gives back whole: most are plain to see, some have to be guessed."""
 
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
 
 from formers.data.batches import Packed
+from formers.data.chance import generator
 from formers.errors import ConfigError
 from formers.model import Decoder
 from formers.spec import Spec
@@ -14,22 +15,39 @@ from formers.tasks.chunked_loss import lost
 from formers.train import TrainSpec
 from formers.train.task import Batch, Loss, Size, Tick, device_of, untold
 
+UNREADABLE = 0x1A  # ASCII's SUB, which stands for a byte that was lost; no text has it otherwise
+# Shares of bytes that are lost, each by a coin of its own. A lesson has more of them than a question, to teach more.
+LEARNED, ASKED = 0.1, 0.05
+HELD_OUT = -1  # the seed of damage that no training draws
 
-def small(texts: Tensor) -> Tensor:
-    """Ids of bytes with small letters for the capitals of ASCII; all else stays."""
-    return torch.where((texts >= ord("A")) & (texts <= ord("Z")), texts + ord("a") - ord("A"), texts)
+
+class Damaged(NamedTuple):
+    """Texts as they are given, and as they were: (N, width) int64 each, bytes."""
+
+    given: Tensor
+    whole: Tensor
+
+    @property
+    def unreadable(self) -> Tensor:
+        return self.given == UNREADABLE
+
+
+def damage(whole: Tensor, share: float, seed: int, number: int = 0) -> Damaged:
+    """The texts, (N, width), a share of whose bytes are unreadable; which ones is a function of seed and number."""
+    lot = torch.rand(whole.shape, generator=generator(seed, number))
+    return Damaged(torch.where(lot < share, UNREADABLE, whole), whole)
 
 
 class Restoring:
-    """A text in small letters, and behind it the text itself, which alone is learned; a `Task`.
+    """A damaged text, and behind it the whole one, which alone is learned; a `Task`.
 
     prepared: text as bytes. width: bytes of a text. spec: rows of a batch and the seed; a row is 2 width - 1 tokens long.
     """
 
     def __init__(self, prepared: Prepared, width: int, spec: TrainSpec) -> None:
-        self._prepared, self._width, self._batch = prepared, width, spec.batch
+        self._prepared, self._width, self._spec = prepared, width, spec
         self._texts = Packed(prepared.train, width - 1, spec.batch, spec.seed)
-        self._answer = slice(width - 1, None)  # the last byte of the small letters foretells the first of the answer
+        self._answer = slice(width - 1, None)  # the last byte of the damaged text foretells the first of the whole one
 
     @property
     def data(self) -> dict[str, str]:
@@ -37,11 +55,11 @@ class Restoring:
 
     def require(self, spec: Spec) -> None:
         if not isinstance(spec, Decoder) or spec.vocab < self._prepared.tokenizer.vocab:
-            raise ConfigError(f"capitals are restored by a Decoder with vocab={self._prepared.tokenizer.vocab}")
+            raise ConfigError(f"texts are restored by a Decoder with vocab={self._prepared.tokenizer.vocab}")
 
     def batch(self, step: int) -> Batch:
-        """inputs (B, 2 width - 1) and targets (B, width), of the answer."""
-        return questions(self._texts.at(step - 1))
+        """inputs (B, 2 width - 1) and targets (B, width), of the whole text."""
+        return _asked(damage(self._texts.at(step - 1), LEARNED, self._spec.seed, step))
 
     def size(self, batch: Batch) -> Size:
         return Size(batch["inputs"].numel(), batch["targets"].numel())
@@ -50,19 +68,24 @@ class Restoring:
         return lost(model, batch["targets"], batch["inputs"], logits_at=self._answer)
 
     def evaluate(self, model: nn.Module, limit: int | None = None, tick: Tick = untold) -> dict[str, float]:
-        """accuracy: the share of held-out bytes that are the likeliest behind the right ones before them."""
-        tokens = torch.from_numpy(self._prepared.held_out.tokens[:limit].astype("int64"))
-        texts = tokens[: len(tokens) // self._width * self._width].view(-1, self._width)
+        """accuracy: the share of held-out unreadable bytes that are the likeliest behind the right ones before them."""
+        texts = damage(texts_of(self._prepared.held_out.tokens[:limit], self._width), ASKED, HELD_OUT)
         right = []
-        for rows in texts.split(self._batch):
-            batch = questions(rows.to(device_of(model)))
+        for start in range(0, len(texts.whole), self._spec.batch):
+            some = Damaged(*(side[start : start + self._spec.batch].to(device_of(model)) for side in texts))
             with torch.no_grad():
-                logits = model(batch["inputs"], logits_at=self._answer, remember=False).logits
-            right.append((logits.argmax(-1) == batch["targets"]).double())
-            tick(sum(map(len, right)) / len(texts))
+                logits = model(_asked(some)["inputs"], logits_at=self._answer, remember=False).logits
+            right.append((logits.argmax(-1) == some.whole)[some.unreadable].double())
+            tick((start + len(some.whole)) / len(texts.whole))
         return {"accuracy": torch.cat(right).mean().item()}
 
 
-def questions(texts: Tensor) -> Batch:
-    """What is read and what is to be foretold, of texts (B, width)."""
-    return {"inputs": torch.cat([small(texts), texts[:, :-1]], 1), "targets": texts}
+def texts_of(tokens: Any, width: int) -> Tensor:
+    """(N, width) int64: the tokens of a file cut up, without what is left over."""
+    count = len(tokens) // width
+    return torch.from_numpy(tokens[: count * width].astype("int64")).view(count, width)
+
+
+def _asked(texts: Damaged) -> Batch:
+    """What is read, and what is to be foretold."""
+    return {"inputs": torch.cat([texts.given, texts.whole[:, :-1]], 1), "targets": texts.whole}

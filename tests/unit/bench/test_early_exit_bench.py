@@ -13,7 +13,7 @@ def test_it_runs_and_finds_its_model_again(tmp_path: Path) -> None:
     assert BENCHES.find("early-exit")
     for _ in range(2):
         rows = run_suite(BENCHES, "early-exit", quick=True, folder=tmp_path, only="calibrated to a risk")
-        assert rows[0].name == "bytes that the full model writes right"
+        assert rows[0].name == "unreadable bytes restored"
         assert rows[1].name == "tokens written by torch"
         assert rows[1].value is not None
     assert (tmp_path / f"calm-restoring-{TINY.dim}-{TINY.depth}-{TINY.hidden}-{TINY.steps}" / "spec.json").is_file()

@@ -48,12 +48,20 @@ class Writings:
     def at(self, threshold: float) -> Found:
         """What that threshold does to every text."""
         early = with_threshold(self._model, threshold)
+        texts = self._written_early(early)
+        return Found([self._loss(number, text) for number, text in enumerate(texts)], self._mean_exit(early, texts))
+
+    def texts_at(self, threshold: float) -> list[list[int]]:
+        """What is written with that threshold."""
+        return self._written_early(with_threshold(self._model, threshold))
+
+    def _written_early(self, early: Any) -> list[list[int]]:
         texts, differ = list(self.full), list(range(len(self.full)))
         if not self._paired:
             differ = self._differing(early)
         for number, text in zip(differ, self._written(early, [self._prompts[n] for n in differ]), strict=True):
             texts[number] = text
-        return Found([self._loss(number, text) for number, text in enumerate(texts)], self._mean_exit(early, texts))
+        return texts
 
     def _loss(self, number: int, text: list[int]) -> float:
         if self._references is None:
