@@ -80,7 +80,7 @@ class Header:
 
 
 class Datastore:
-    """A whole store, opened for reading: `values` is a memory map, keys are mapped where they are asked for.
+    """A whole store, opened for reading: `values` is a memory map, keys are mapped or read where they are asked for.
 
     Raises DataError where there is none, or one that is unfinished, empty, or damaged.
     """
@@ -108,12 +108,17 @@ class Datastore:
         return torch.from_numpy(mapped).view(dtype).float()
 
     def keys_at(self, entries: Tensor) -> Tensor:
-        """The keys of entries (n,) int64 in any order, (n, dim) fp32."""
+        """The keys of entries (n,) int64 in any order, (n, dim) fp32.
+
+        Read and not mapped: with one key of a mapped file come as many of its neighbours as the system likes, up to 2 MiB.
+        """
         raw, dtype = PRECISIONS[self.header.precision]
-        mapped = np.memmap(self.folder / KEYS, dtype=raw, mode="r", shape=(self.count, self.dim))
-        order = np.argsort(entries.numpy(), kind="stable")  # the disk is read forwards
-        found = np.empty((len(order), self.dim), dtype=raw)
-        found[order] = mapped[entries.numpy()[order]]
+        found, size, starts = np.empty((len(entries), self.dim), dtype=raw), self.header.key_bytes, entries.numpy()
+        with (self.folder / KEYS).open("rb", buffering=0) as file:
+            for row in np.argsort(wanted, kind="stable"):  # the disk is read forwards
+                file.seek(int(wanted[row]) * size)
+                if file.readinto(found[row].data) != size:
+                    raise DataError(f"{self.folder / KEYS} ends within a key: build the store again")
         return torch.from_numpy(found).view(dtype).float()
 
     def require(self, model: nn.Module, tokenizer: Tokenizer) -> None:
