@@ -113,7 +113,7 @@ class Datastore:
         Read and not mapped: with one key of a mapped file come as many of its neighbours as the system likes, up to 2 MiB.
         """
         raw, dtype = PRECISIONS[self.header.precision]
-        found, size, starts = np.empty((len(entries), self.dim), dtype=raw), self.header.key_bytes, entries.numpy()
+        found, size, wanted = np.empty((len(entries), self.dim), dtype=raw), self.header.key_bytes, entries.numpy()
         with (self.folder / KEYS).open("rb", buffering=0) as file:
             for row in np.argsort(wanted, kind="stable"):  # the disk is read forwards
                 file.seek(int(wanted[row]) * size)
