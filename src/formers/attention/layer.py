@@ -50,14 +50,7 @@ class Attention(Layer):
     def problems(self, site: Site) -> Iterator[tuple[str, str]]:
         yield from head_problems(self.heads, self.kv_heads, self.head_dim, site)
         yield from dropout_problems(self.dropout)
-        pattern = self.pattern_at(site)
-        if site.causal and not pattern.causal:
-            yield (
-                f"a decoder must not see the future, but {pattern!r} is not causal",
-                f"pattern=Causal() & ({pattern!r})",
-            )
-        elif self.heads > 0:
-            yield from blind_problems(pattern, self.inside(site))
+        yield from pattern_problems(self.pattern_at(site), self.inside(site))
         if not self.projection.within:
             what = f"{self.projection!r} makes keys of an encoder's output, and there is none here"
             yield what, "projection=MultConv()"
@@ -250,6 +243,15 @@ def head_problems(heads: int, kv_heads: int | None, head_dim: int | None, site: 
     if kv_heads is not None and heads % kv_heads:
         near = max(k for k in range(1, min(heads, kv_heads) + 1) if heads % k == 0)
         yield f"{heads} query heads cannot share {kv_heads} key heads evenly", f"kv_heads={near}"
+
+
+def pattern_problems(pattern: Pattern, inside: Site) -> Iterator[tuple[str, str]]:
+    """What is wrong with what is seen inside an attention part."""
+    if inside.causal and not pattern.causal:
+        what = f"a decoder must not see the future, but {pattern!r} is not causal"
+        yield what, f"pattern=Causal() & ({pattern!r})"
+    elif inside.heads > 0:
+        yield from blind_problems(pattern, inside)
 
 
 def heads_inside(site: Site, heads: int, kv_heads: int | None, head_dim: int | None) -> Site:

@@ -6,8 +6,7 @@ from typing import Any
 from torch import Tensor, nn
 
 from formers.attention.backends import attend
-from formers.attention.blind import blind_problems
-from formers.attention.layer import head_problems, heads_inside
+from formers.attention.layer import head_problems, heads_inside, pattern_problems
 from formers.attention.pattern import Causal, Everything, Pattern
 from formers.attention.project import join_heads, split_heads
 from formers.attention.request import Request
@@ -43,12 +42,7 @@ class SwitchAttention(Layer):
     def problems(self, site: Site) -> Iterator[tuple[str, str]]:
         yield from head_problems(self.heads, None, None, site)
         yield from dropout_problems(self.dropout)
-        pattern = self.pattern_at(site)
-        if site.causal and not pattern.causal:
-            what = f"a decoder must not see the future, but {pattern!r} is not causal"
-            yield what, f"pattern=Causal() & ({pattern!r})"
-        elif self.heads > 0:
-            yield from blind_problems(pattern, self.inside(site))
+        yield from pattern_problems(self.pattern_at(site), self.inside(site))
 
     def pattern_at(self, site: Site) -> Pattern:
         """The pattern, or the plain one for this site."""
