@@ -39,7 +39,6 @@ REFUSED |= {name: "GatedRule" for name in DECODERS if "Gated(" in repr(SPECS[nam
 REFUSED |= {name: "ACT" for name in DECODERS if any(isinstance(part, ACT) for part in parts_within(SPECS[name]))}
 REFUSED |= {name: "HaltingLayer" for name in DECODERS if re.search("(Sequence|Multinomial)Halting", repr(SPECS[name]))}
 REFUSED |= {name: "classifiers of exits" for name in DECODERS if "heads=Untied" in repr(SPECS[name])}
-REFUSED |= {name: "KernelAttentionLayer" for name in DECODERS if "KernelAttention(" in repr(SPECS[name])}
 REFUSED |= {name: "MemorizingAttentionLayer" for name in DECODERS if "MemorizingAttention(" in repr(SPECS[name])}
 REFUSED |= {name: "SwitchAttentionLayer" for name in DECODERS if "SwitchAttention(" in repr(SPECS[name])}
 REFUSED |= {name: "CompressiveRule" for name in DECODERS if "CompressiveMemory(" in repr(SPECS[name])}

@@ -24,5 +24,7 @@ def test_sessions_and_programs_touch_nothing_that_is_not_theirs(tmp_path: Path) 
     sources = sorted(map(str, SOURCE.glob("*.cpp")))
     made = build(tmp_path / "_engine.so", sources, "-DKERNEL=kernel_plain", *include)
     here = Path(__file__).parent
-    tests = [here / name for name in ("test_session.py", "test_program.py", "test_program_file.py")]
+    tests = [
+        here / name for name in ("test_session.py", "test_program.py", "test_program_file.py", "test_kernel_parts.py")
+    ]
     run_tests(PREPARE, made, [*tests, here.parent.parent / "laws" / "test_native.py"])

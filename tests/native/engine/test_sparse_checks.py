@@ -1,4 +1,4 @@
-"""Programs of sparse layers that are not sound are refused when they are made, whatever is wrong with them."""
+"""Programs of sparse layers and of sums that are not sound are refused when they are made, whatever is wrong with them."""
 
 from dataclasses import replace
 from functools import cache
@@ -11,7 +11,7 @@ from hypothesis import strategies as some
 from parts import Emit, built, program
 from test_sparse_parts import heads_of, sublayer
 
-from formers import GLU, FormersError, Switch
+from formers import GLU, FormersError, KernelAttention, Positive, Switch
 from formers.attention import MultConv
 from formers.attention.sparse_project import Modular
 from formers.native.engine.program import Cache, Program
@@ -29,6 +29,7 @@ PARTS: dict[str, tuple[Any, Any, int]] = {
     "module_convolution": (MultConv(values="fixed"), heads_of, 96),
     "modular": (Modular(width=3), heads_of, 96),
     "recurrent": (SRUBranch(width=8), sublayer, 32),
+    "feature_attend": (KernelAttention(4, features=Positive(20), gate=True), sublayer, 32),
 }
 
 
@@ -84,6 +85,20 @@ def test_they_run_as_they_are(name: str) -> None:
         ("module_convolution", 5, 2**62, "width of a kernel"),
         ("modular", 0, 5, "does not split into the modules"),
         ("modular", 0, 2**62, "number of modules"),
+        ("feature_attend", 0, 2, "number of panels"),
+        ("feature_attend", 0, 2**62, "number of heads"),
+        ("feature_attend", 1, 4, "size of a panel"),
+        ("feature_attend", 1, -(2**63), "width of a head"),
+        ("feature_attend", 2, 4, "kind of the features"),
+        ("feature_attend", 2, 1, "room for features"),
+        ("feature_attend", 3, 2, "brought to length 1"),
+        ("feature_attend", 4, 40, "width of all panels"),
+        ("feature_attend", 4, 2**62, "number of directions"),
+        ("feature_attend", 5, 24, "multiple of 16 wide"),
+        ("feature_attend", 5, 16, "number of panels"),
+        ("feature_attend", 6, 65, "queries"),
+        ("feature_attend", 7, 2**62, "keys"),
+        ("feature_attend", 8, -1, "values"),
     ],
 )
 def test_a_wrong_number_is_named(name: str, number: int, value: int, words: str) -> None:
@@ -104,7 +119,7 @@ def test_weights_of_another_layer_are_refused() -> None:
             Engine(changed(whole, place, matrices=matrices))
 
 
-@pytest.mark.parametrize("name", ["module_convolution", "recurrent"])
+@pytest.mark.parametrize("name", ["module_convolution", "recurrent", "feature_attend"])
 def test_a_cache_of_another_kind_is_refused(name: str) -> None:
     whole = sound(name)
     (number,) = whole.ops[place_of(whole, name)].caches

@@ -16,6 +16,7 @@ from formers.native.engine import (  # noqa: F401 - they bring rules
     lower_attention,
     lower_depth,
     lower_exits,
+    lower_kernel,
     lower_places,
     lower_repeated,
     lower_sparse,

@@ -66,6 +66,8 @@ query_rule = Rules("a projection of queries")
 order_rule = Rules("a position in attention")
 # (projection, build, x) -> two Slices, keys and values alone, for tokens that pass attention by
 keys_rule = Rules("a projection of keys and values")
+# (features, build) -> Made; see lower_kernel.py
+feature_rule = Rules("features of queries and keys")
 # (layer, build, x) -> None: what it remembers of tokens that are carried past it. Leaves register x as it was.
 skip_rule = Rules("a sublayer that is passed by")
 # (projection, build, heads, into, add) -> None. The register `heads` holds the outputs of all query heads.

@@ -4,6 +4,7 @@
 #include "ops_attention.h"
 #include "ops_dense.h"
 #include "ops_exits.h"
+#include "ops_features.h"
 #include "ops_sparse.h"
 #include "weigh.h"
 

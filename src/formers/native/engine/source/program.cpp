@@ -3,6 +3,7 @@
 #include "check_attention.h"
 #include "check_dense.h"
 #include "check_exits.h"
+#include "check_features.h"
 #include "check_sparse.h"
 #include "list.h"
 
