@@ -17,10 +17,11 @@ def panel_width(outputs: int) -> int:
     return LANES * max(width for width in range(1, WIDEST // LANES + 1) if lanes % width == 0)
 
 
-def panels(weights: list[Tensor], dtype: str) -> Tensor:
-    """Products (inputs, outputs), one behind the other in each panel -> (panels * blocks, DEPTH * panel width)."""
-    made = [_panels(weight, dtype) for weight in weights]
-    return torch.cat(made, 1).flatten(0, 1)
+def panels(weights: list[Tensor], dtype: str, by_panel: bool = True) -> Tensor:
+    """Products (inputs, outputs), one behind the other -> (panels * blocks, DEPTH * panel width), panel by panel, or block
+    by block."""
+    made = torch.cat([_panels(weight, dtype) for weight in weights], 1)
+    return (made if by_panel else made.transpose(0, 1)).flatten(0, 1)
 
 
 def _panels(weight: Tensor, dtype: str) -> Tensor:

@@ -13,7 +13,7 @@ from formers.errors import CheckpointError
 from formers.native.engine.program import Cache, Op, Program, Source
 from formers.native.engine.weights import TYPES, Packed, row_bytes
 
-VERSION = 3  # of the metadata; of files that this code can open
+VERSION = 4  # of the metadata; of files that this code can open
 LINE = 64  # matrices begin at multiples of so many bytes
 KEPT = ("name", "spec", "vocab", "length", "logits", "widths", "caches", "ops")  # fields of a program, as they are
 LONGEST = 1 << 30  # header that is believed

@@ -89,8 +89,8 @@ def _multiplicative(build: Builder, x: int, into: int, layer: MultiplicativeLine
         "multiplicative",
         reads=[x],
         writes=[into, sums],
-        ints=[modules, panel, pieces, add],
-        matrices=[build.matrix(gates(gate, build.dtype)), build.matrix(panels([mix], build.dtype))],
+        ints=[modules, panel, pieces, add, of_outputs],
+        matrices=[build.matrix(gates(gate, build.dtype)), build.matrix(panels([mix], build.dtype, of_outputs))],
         vectors=[build.vector(layer.bias)],
     )
     build.release(sums)

@@ -85,10 +85,11 @@ void check_panel(const Check& c, int64_t panel) {
     c.that(panel % 16 == 0, "a panel is a multiple of 16 wide");
 }
 
-// in: x. out: y; sums of pieces, or of all. matrices: gates (blocks of 32 inputs, modules * 32); mix (panels * blocks, 32 *
-// panel), panel by panel. vectors: [bias]. ints: modules; panel; pieces; 1 to add to y.
+// in: x. out: y; sums of all, or of each piece. matrices: gates (blocks of 32 inputs, modules * 32); mix (panels * blocks,
+// 32 * panel), panel by panel, or block by block. vectors: [bias]. ints: modules; panel; pieces; 1 to add to y; 1 if pieces
+// are of panels and the matrix goes panel by panel, 0 if they are of blocks and it goes block by block.
 void check_multiplicative(const Check& c) {
-    c.counts(1, 2, 4, 0, 2, 1), check_apart(c);
+    c.counts(1, 2, 5, 0, 2, 1), check_apart(c);
     const Matrix &gate = c.op.matrices[0], &mix = c.op.matrices[1];
     const int64_t modules = c.op.ints[0], panel = c.op.ints[1], pieces = c.op.ints[2];
     c.within("the number of modules", modules, 1, MOST_BLOCK / DEPTH), check_panel(c, panel);
@@ -100,7 +101,8 @@ void check_multiplicative(const Check& c) {
     const int64_t width = mix.rows / gate.rows * panel;
     c.same("the width of all panels", width, up_to(c.out(0) / modules, 16));
     c.within("the number of pieces", pieces, 1, MOST_PIECES), check_flag(c, "whether to add", c.op.ints[3]);
-    if (c.out(1) != modules * width) c.same("the width of the pieces' sums", c.out(1), pieces * modules * width);
+    check_flag(c, "whether pieces are of panels", c.op.ints[4]);
+    c.same("the width of the sums", c.out(1), (c.op.ints[4] ? 1 : pieces) * modules * width);
     c.optional("the length of the bias", c.op.vectors[0], c.out(0));
 }
 

@@ -58,10 +58,10 @@ inline void convolve(const Convolution& c, int64_t output, int64_t panel, const 
         for (int64_t i = 0; i < blocks; i++) {
             some[ready].row = row++;
             for (int64_t t = 0; t < count; t++) some[ready].inputs[t] = inputs[t] + i * DEPTH * number;
-            if (++ready == MOST_STEPS) add_products(m, some, ready, row, width, g, sums), ready = 0;
+            if (++ready == MOST_STEPS) add_products(m, some, ready, width, g, sums), ready = 0;
         }
     }
-    add_products(m, some, ready, (panel + 1) * steps, width, g, sums);
+    add_products(m, some, ready, width, g, sums);
     const int64_t out = c.step.registers[c.op.out[output]].width / c.modules, first = panel * width;
     const Vector& bias = c.op.vectors[output];
     for (int64_t t = 0; t < count; t++)

@@ -20,12 +20,14 @@ ALWAYS_INLINE int64_t spread(int64_t i, int64_t count) {
 struct Multiplicative {
     const Matrix &gate, &mix;
     int64_t modules, panel, panels;
+    bool of_outputs;  // pieces are: then a panel's blocks of inputs lie one behind the other, else a block's panels do
 
     explicit Multiplicative(const Op& op)
         : gate(op.matrices[0]), mix(op.matrices[1]), modules(op.ints[0]), panel(op.ints[1]),
-          panels(mix.rows / gate.rows) {}
+          panels(mix.rows / gate.rows), of_outputs(op.ints[4]) {}
 
     int64_t width() const { return panel * panels; }  // of a module, with its padding
+    int64_t row_of(int64_t block, int64_t p) const { return of_outputs ? p * gate.rows + block : block * panels + p; }
 
     // A share of the blocks of inputs and of the panels of outputs, for all rows: adds to sums(row), (modules, width()).
     template <class Sums>
@@ -44,9 +46,8 @@ struct Multiplicative {
                     for (int64_t t = 0; t < g.count; t++) steps[i].inputs[t] = gated.at(spread(i, blocks), t);
                 }
                 for (int64_t p = outputs.first; p < outputs.last; p++) {
-                    for (int64_t i = 0; i < blocks; i++) steps[i].row = p * gate.rows + block + spread(i, blocks);
-                    const int64_t behind = (p + 1) * gate.rows + block;
-                    add(steps, blocks, behind, g, vector, some, [&](int64_t r) { return sums(r) + p * panel; });
+                    for (int64_t i = 0; i < blocks; i++) steps[i].row = row_of(block + spread(i, blocks), p);
+                    add(steps, blocks, g, vector, some, [&](int64_t r) { return sums(r) + p * panel; });
                 }
             }
         }
@@ -63,20 +64,20 @@ struct Multiplicative {
    private:
     // Groups of one row add to their sums where these are; others beside them first.
     template <class Sums>
-    void add(const BlockStep* steps, int64_t count, int64_t behind, const Groups& g, int64_t vector, int64_t vectors,
+    void add(const BlockStep* steps, int64_t count, const Groups& g, int64_t vector, int64_t vectors,
              const Sums& sums) const {
         const auto place = [&](int64_t v) { return sums(v / modules) + v % modules * width(); };
         TileSums where;
         where.stride = width();
         if (modules % GROUP == 0) {
             for (int64_t t = 0; t < g.count; t++) where.data[t] = place(vector + t * GROUP);
-            return add_products(mix, steps, count, behind, panel, g, where);
+            return add_products(mix, steps, count, panel, g, where);
         }
         alignas(64) float made[MOST_VECTORS_AT_ONCE * MOST_PANEL];
         __builtin_memset(made, 0, g.count * GROUP * panel * sizeof(float));
         where.stride = panel;
         for (int64_t t = 0; t < g.count; t++) where.data[t] = made + t * GROUP * panel;
-        add_products(mix, steps, count, behind, panel, g, where);
+        add_products(mix, steps, count, panel, g, where);
         for (int64_t v = 0; v < vectors; v++) add_scaled(place(vector + v), 1.0f, made + v * panel, panel);
     }
 
@@ -96,22 +97,20 @@ struct Multiplicative {
 inline void run_multiplicative(const Op& op, Step& step) {
     const Multiplicative product(op);
     const int64_t pieces = op.ints[2], blocks = product.gate.rows, bytes = product.mix.rows * product.mix.stride;
-    const int64_t parted = product.modules * product.width(), parts = step.registers[op.out[1]].width / parted;
+    const int64_t parted = product.modules * product.width(), parts = product.of_outputs ? 1 : pieces;
     share(*step.pool, pieces, blocks * product.gate.stride + bytes, [&](int64_t piece) {
-        const bool of_inputs = parts > 1;
-        const Share inputs = of_inputs ? share_of(piece, pieces, blocks) : Share{0, blocks};
-        const Share outputs = of_inputs ? Share{0, product.panels} : share_of(piece, pieces, product.panels);
-        const auto sums = [&](int64_t r) { return step.row(op.out[1], r) + (of_inputs ? piece * parted : 0); };
+        const Share inputs = product.of_outputs ? Share{0, blocks} : share_of(piece, pieces, blocks);
+        const Share outputs = product.of_outputs ? share_of(piece, pieces, product.panels) : Share{0, product.panels};
+        const auto sums = [&](int64_t r) { return step.row(op.out[1], r) + (product.of_outputs ? 0 : piece * parted); };
         product.clear(step.rows, outputs, sums);
         product.run(step, op.in[0], inputs, outputs, sums);
     });
-    const int64_t out = step.registers[op.out[0]].width / product.modules;
-    share(*step.pool, step.rows, step.rows * parts * parted * int64_t(sizeof(float)), [&](int64_t r) {
-        for (int64_t s = 0; s < product.modules; s++) {
-            const Vector bias = {op.vectors[0].data + (op.vectors[0].size ? s * out : 0), op.vectors[0].size ? out : 0};
-            join_pieces(step.row(op.out[0], r) + s * out, op.ints[3], bias, step.row(op.out[1], r) + s * product.width(),
-                        parts, parted, out);
-        }
+    const int64_t out = step.registers[op.out[0]].width / product.modules, joins = step.rows * product.modules;
+    share(*step.pool, joins, joins * parts * product.width() * int64_t(sizeof(float)), [&](int64_t i) {
+        const int64_t r = i / product.modules, s = i % product.modules;
+        const Vector bias = {op.vectors[0].data + (op.vectors[0].size ? s * out : 0), op.vectors[0].size ? out : 0};
+        join_pieces(step.row(op.out[0], r) + s * out, op.ints[3], bias, step.row(op.out[1], r) + s * product.width(), parts,
+                    parted, out);
     });
 }
 

@@ -77,7 +77,7 @@ class Tiles {
     ~Tiles() { _tile_release(); }
 };
 
-// Where the weights of each step are, halves [16][width][2], and of what will be read behind the last.
+// Where the weights of each step are, halves [16][width][2].
 struct TileSteps {
     const BlockStep* steps;
     const uint8_t* const* weights;
@@ -85,11 +85,15 @@ struct TileSteps {
     bool low;  // inputs have low halves
 };
 
-// Asks for one of the 16 by 16 tiles of the next step, while this one's are multiplied: a few lines at a time, since what is
+// Weights are read nearly in the order in which they lie, and asked for so many bytes ahead, into the second cache: the first
+// one is full of inputs and sums.
+constexpr int64_t BYTES_AHEAD = 18 << 10;
+
+// Asks for as much as one of this step's 16 by 16 tiles, while they are multiplied: a few lines at a time, since what is
 // asked for at once waits for a free place.
 ALWAYS_INLINE void ask_ahead(const TileSteps& s, int64_t step, int64_t tile) {
-    const uint8_t* next = s.weights[step + 1] + tile * GROUP * 64;
-    for (int64_t byte = 0; byte < GROUP * 64; byte += 64) __builtin_prefetch(next + byte, 0, 3);
+    const uint8_t* next = s.weights[step] + BYTES_AHEAD + tile * GROUP * 64;
+    for (int64_t byte = 0; byte < GROUP * 64; byte += 64) __builtin_prefetch(next + byte, 0, 2);
 }
 
 // Group t by 1 to 5 tiles of outputs from o on. As many sums at a time as there can be, since each product waits for the one
@@ -185,12 +189,11 @@ inline void multiply_tiles(const TileSteps& s, const Groups& g, const TileSums& 
     }
 }
 
-inline void add_by_tiles(const Matrix& m, const BlockStep* steps, int64_t count, int64_t behind, int64_t width,
-                         const Groups& g, const TileSums& sums) {
-    const uint8_t* weights[MOST_STEPS + 1];
+inline void add_by_tiles(const Matrix& m, const BlockStep* steps, int64_t count, int64_t width, const Groups& g,
+                         const TileSums& sums) {
+    const uint8_t* weights[MOST_STEPS];
     if (m.type == Type::bf16) {
         for (int64_t i = 0; i < count; i++) weights[i] = m.data + steps[i].row * m.stride;
-        weights[count] = m.data + behind * m.stride;
         return multiply_tiles({steps, weights, count, width, true}, g, sums);
     }
     constexpr int64_t AT_ONCE = 8;
@@ -212,12 +215,11 @@ class Tiles {};
 
 #endif
 
-// Adds to the sums of every vector its inputs times their block, at each of up to MOST_STEPS steps. behind: the row that
-// will be read next.
-inline void add_products(const Matrix& m, const BlockStep* steps, int64_t count, [[maybe_unused]] int64_t behind,
-                         int64_t width, const Groups& g, const TileSums& sums) {
+// Adds to the sums of every vector its inputs times their block, at each of up to MOST_STEPS steps.
+inline void add_products(const Matrix& m, const BlockStep* steps, int64_t count, int64_t width, const Groups& g,
+                         const TileSums& sums) {
 #ifdef FORMERS_TILES
-    if (in_halves(m)) return add_by_tiles(m, steps, count, behind, width, g, sums);
+    if (in_halves(m)) return add_by_tiles(m, steps, count, width, g, sums);
 #endif
     for (int64_t i = 0; i < count; i++)
         with_block(m, steps[i].row, width, [&](const auto& pairs) {
