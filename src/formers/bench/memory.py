@@ -75,7 +75,7 @@ def _kibibytes(file: Path, name: str) -> int:
 def in_fresh_process(run: Callable[..., T], *given: Any) -> T:
     """What a function at the top of a module returns in a process of its own, with as many threads as here.
 
-    Raises FormersError if that process dies, as it does when memory runs out.
+    Raises FormersError if that process dies, as it does when memory runs out, or if the function raises, with its error.
     It gives freed memory back at once.
     """
     spawning = multiprocessing.get_context("spawn")
@@ -84,7 +84,7 @@ def in_fresh_process(run: Callable[..., T], *given: Any) -> T:
     child.start()
     theirs.close()
     try:
-        answer: T = ours.recv()
+        answer, error = ours.recv()
     except EOFError:
         child.join()
         raise FormersError(_death(child.exitcode or 0)) from None
@@ -93,13 +93,16 @@ def in_fresh_process(run: Callable[..., T], *given: Any) -> T:
         if child.is_alive() and sys.exc_info()[0] is not None:
             child.terminate()
         child.join()
-    return answer
+    if error is not None:
+        raise FormersError(f"the process that measured this failed: {error}")
+    found: T = answer
+    return found
 
 
 def _death(code: int) -> str:
     """Why a process has not answered. The system ends one that wants more memory than there is by SIGKILL."""
     if code >= 0:
-        return f"the process that measured this ended with exit code {code}, and its own message stands above"
+        return f"the process that measured this ended with exit code {code}"
     name = {known.value: known.name for known in signal.Signals}.get(-code, f"signal {-code}")
     if name == "SIGKILL":
         return "the process that measured this was killed (SIGKILL): memory may have run out; try a machine with more of it"
@@ -110,7 +113,11 @@ def _answer(to: Connection, threads: int, run: Callable[..., Any], given: tuple[
     threading.Thread(target=_end_with_parent, daemon=True).start()
     torch.set_num_threads(threads)
     give_back_at_once()
-    to.send(run(*given))
+    try:
+        answer, error = run(*given), None
+    except Exception as raised:
+        answer, error = None, str(raised) if isinstance(raised, FormersError) else f"{type(raised).__name__}: {raised}"
+    to.send((answer, error))
     with contextlib.suppress(EOFError):
         to.recv()  # tensors are handed over by the process that made them, which has to be there until they have come
 

@@ -33,6 +33,10 @@ def leave() -> None:
     os._exit(3)
 
 
+def refuse(error: Exception) -> None:
+    raise error
+
+
 def end_by(signal_number: int) -> None:
     os.kill(os.getpid(), signal_number)
 
@@ -99,6 +103,14 @@ def test_a_process_that_dies_is_an_error_that_says_how() -> None:
         in_fresh_process(end_by, signal.SIGKILL)
     with pytest.raises(FormersError, match=r"crashed \(SIGSEGV\)$"):
         in_fresh_process(end_by, signal.SIGSEGV)
+
+
+def test_what_fails_in_a_fresh_process_is_told_here_without_a_traceback(capfd) -> None:
+    with pytest.raises(FormersError, match="^the process that measured this failed: ModuleNotFoundError: no gguf$"):
+        in_fresh_process(refuse, ModuleNotFoundError("no gguf"))
+    with pytest.raises(FormersError, match="failed: too few heads$"):
+        in_fresh_process(refuse, FormersError("too few heads"))
+    assert capfd.readouterr().err == ""
 
 
 def test_a_fresh_process_has_as_many_threads_as_this_one() -> None:
