@@ -10,6 +10,7 @@ from formers.call import Call
 from formers.norm import Norm
 from formers.position.absolute import AbsolutePosition
 from formers.residual import dropout_problems
+from formers.sides import SEGMENT
 from formers.spec.core import Site, Spec
 
 
@@ -25,6 +26,10 @@ class Embedding(Spec):
     scaled: bool = False
     norm: Norm | None = None
     dropout: float = 0.0
+
+    @property
+    def marks(self) -> tuple[str, ...]:
+        return (SEGMENT,) if self.segments else ()
 
     def problems(self, site: Site) -> Iterator[tuple[str, str]]:
         yield from dropout_problems(self.dropout)
@@ -60,7 +65,7 @@ class EmbeddingLayer(nn.Module):
         x: Tensor = self.tokens(tokens)
         x = x * self.scale if self.scale != 1.0 else x
         if self.segments is not None:
-            segment = call.at.marks.get("segment")
+            segment = call.at.marks.get(SEGMENT)
             x = x + self.segments(torch.zeros_like(tokens) if segment is None else segment)
         if self.position is not None:
             x = self.position(x, call)

@@ -18,7 +18,7 @@ from formers.output import AtExits, End, ModelState, Output, StreamLoss
 from formers.spec.check import check
 from formers.spec.codec import to_json
 from formers.spec.core import Site, Spec, parts_within
-from formers.tokens import At, chosen, place, seen_after
+from formers.tokens import At, chosen, place, require_read, seen_after
 
 EVERY = slice(None)
 
@@ -126,6 +126,7 @@ class TokenLayer(nn.Module):
     def __init__(self, spec: TokenModel, site: Site) -> None:
         super().__init__()
         self.spec = spec
+        self.marks = frozenset(mark for part in parts_within(spec) for mark in part.marks)
         self.embedding = spec.embedding.build(site)
         self.stack = StackLayer(spec.blocks, site)
         out = site.replace(dim=spec.out_dim)
@@ -150,7 +151,8 @@ class TokenLayer(nn.Module):
     ) -> Output:
         """tokens (B, T) int64; state: of an earlier call that this one continues.
 
-        mask: (B, T) bool, False at padding, which may stand anywhere. marks: name -> (B, T), such as "segment".
+        mask: (B, T) bool, False at padding, which may stand anywhere. marks: name -> (B, T), such as "segment", of those
+        that its parts read.
         logits_at: the positions to predict at: a slice, a bool mask (B, T) -> (N, V), or None for none.
         encoded: an encoder's output, for cross-attention. seed: of choices that are random but repeatable.
         remember: False leaves the state out, and all that layers would keep for it. loss: works out Output.nats from
@@ -158,6 +160,7 @@ class TokenLayer(nn.Module):
         for each place, -1 for none, for a model with a `RetrievalGate`.
         """
         seen = 0 if state is None else state.seen
+        require_read(marks or {}, self.marks)
         at = place(tokens, seen, mask, marks)
         table = None if retrieved is None else self.embedding.tokens.weight
         call = Call(at, encoded, seed, remember=remember, retrieved=retrieved, table=table)

@@ -1,11 +1,12 @@
 """From token ids to the places that they stand at, and from places to the ones that are predicted at."""
 
-from collections.abc import Mapping
+from collections.abc import Collection, Iterable, Mapping
 
 import torch
 from torch import Tensor
 
 from formers.places import Places
+from formers.spec.codec import mean
 
 Seen = int | Tensor
 At = slice | Tensor | None
@@ -29,6 +30,14 @@ def place(tokens: Tensor, seen: Seen, mask: Tensor | None, marks: Mapping[str, T
         return Places(torch.as_tensor(seen)[:, None] + steps, None, marks)
     before = seen if isinstance(seen, int) else seen[:, None]
     return Places((before + mask.cumsum(1) - 1).clamp(min=0), mask, marks)
+
+
+def require_read(marks: Iterable[str], read: Collection[str]) -> None:
+    """Raise ValueError for a mark that is not among those that a model reads: it would be given in vain."""
+    for mark in marks:
+        if mark not in read:
+            known = mean(mark, read) if read else "it reads none"
+            raise ValueError(f"no part of this model reads a mark named {mark!r}: {known}")
 
 
 def seen_after(seen: Seen, at: Places) -> Seen:

@@ -18,7 +18,7 @@ from formers.places import Places
 from formers.position.core import Position
 from formers.position.labels import RelativeLabels
 from formers.residual import dropout_problems
-from formers.sides import GlobalRows, global_rows, require_sides
+from formers.sides import GLOBAL, SEGMENT, GlobalRows, global_rows, require_sides
 from formers.spec.core import Site
 
 
@@ -39,6 +39,10 @@ class GlobalLocalAttention(Layer):
     position: Position = RelativeLabels()
     separate: bool = False
     dropout: float = 0.0
+
+    @property
+    def marks(self) -> tuple[str, ...]:
+        return GLOBAL, SEGMENT
 
     def problems(self, site: Site) -> Iterator[tuple[str, str]]:
         yield from head_problems(self.heads, None, None, site)

@@ -75,6 +75,12 @@ class Spec:
         """The site of this part's own fields."""
         return site
 
+    @property
+    def marks(self) -> tuple[str, ...]:
+        """The names of the marks that this part alone reads, of those that a call may give its tokens."""
+        mark = getattr(self, "mark", None)
+        return () if mark is None else (mark,)
+
     def replace(self, **changes: Any) -> Any:
         """A copy with some fields changed."""
         return dataclasses.replace(self, **changes)  # type: ignore[type-var]

@@ -145,6 +145,16 @@ def test_a_mark_of_the_wrong_shape_is_refused() -> None:
         model(torch.zeros(1, 30, dtype=torch.long), marks={"global": torch.zeros(1, 29)})
 
 
+def test_a_mark_that_nobody_reads_is_refused() -> None:
+    tokens = torch.zeros(1, 30, dtype=torch.long)
+    model = Encoder("longformer", 11, 8, (Block((LongformerAttention(2, Window(4)), MLP(8))),)).build()
+    with pytest.raises(ValueError, match=r"no part of this model reads a mark named 'globl': did you mean 'global'\?"):
+        model(tokens, marks={"globl": tokens})
+    plain = Encoder("plain", 11, 8, (Block((MLP(8),)),)).build()
+    with pytest.raises(ValueError, match="a mark named 'global': it reads none"):
+        plain(tokens, marks={"global": tokens})
+
+
 @pytest.mark.parametrize("pattern", [Window(4), Causal() & Window(4)])
 def test_a_decoder_is_refused_and_told_what_to_take(pattern: Pattern) -> None:
     block = Block((LongformerAttention(2, pattern), MLP(8)))

@@ -106,9 +106,9 @@ def test_a_process_that_dies_is_an_error_that_says_how() -> None:
 
 
 def test_what_fails_in_a_fresh_process_is_told_here_without_a_traceback(capfd) -> None:
-    with pytest.raises(FormersError, match="^the process that measured this failed: ModuleNotFoundError: no gguf$"):
+    with pytest.raises(FormersError, match=r"^the process that measured this failed: ModuleNotFoundError: no gguf$"):
         in_fresh_process(refuse, ModuleNotFoundError("no gguf"))
-    with pytest.raises(FormersError, match="failed: too few heads$"):
+    with pytest.raises(FormersError, match=r"failed: too few heads$"):
         in_fresh_process(refuse, FormersError("too few heads"))
     assert capfd.readouterr().err == ""
 

@@ -10,7 +10,7 @@ from torch.nn import functional as F
 from formers.attention.backends import attend
 from formers.attention.blind import blind_problems
 from formers.attention.layer import head_problems, heads_inside
-from formers.attention.memorizing.reach import pieces_of
+from formers.attention.memorizing.reach import DOCUMENT, pieces_of
 from formers.attention.memorizing.search import ExactSearch, Search, nearest
 from formers.attention.memorizing.store import Store, grown, kept
 from formers.attention.pattern import Blocks, Causal, Pattern
@@ -60,6 +60,10 @@ class MemorizingAttention(Layer):
     dropout: float = 0.0
 
     carries: ClassVar[bool] = True
+
+    @property
+    def marks(self) -> tuple[str, ...]:
+        return (DOCUMENT,)
 
     def problems(self, site: Site) -> Iterator[tuple[str, str]]:
         yield from head_problems(self.heads, None, self.head_dim, site)

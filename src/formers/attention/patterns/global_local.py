@@ -9,7 +9,7 @@ from torch import Tensor
 from formers.attention.pattern import Pattern
 from formers.attention.span import BlockSpans, Span
 from formers.places import Spots
-from formers.sides import are_global, in_one_segment, segments
+from formers.sides import GLOBAL, SEGMENT, are_global, in_one_segment, segments
 from formers.spec.core import Site
 
 Piece = Literal["g2l", "l2g"]
@@ -25,6 +25,10 @@ class GlobalLocal(Pattern):
 
     radius: int
     hard: tuple[Piece, ...] = ()
+
+    @property
+    def marks(self) -> tuple[str, ...]:
+        return GLOBAL, SEGMENT
 
     def problems(self, site: Site) -> Iterator[tuple[str, str]]:
         if self.radius < 1:
