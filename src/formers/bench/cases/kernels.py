@@ -1,6 +1,6 @@
 """Attention by features: one layer, forward and backward, against plain attention and a package; and decoding far on."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import replace
 from functools import partial
 
@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from formers.attention.kernel import FeatureMap, KernelAttention, Positive, RandomFourier
-from formers.bench.cases.attention_decode import COUNT, stepped
+from formers.bench.far_on import far_on
 from formers.bench.lesson import Plain, Shape, Turn, lesson, ours
 from formers.bench.memory import GIB, free_memory
 from formers.bench.race import race
@@ -17,7 +17,7 @@ from formers.bench.trial import Trial
 from formers.call import Call
 from formers.family import make
 from formers.places import Places
-from formers.report.rows import Row, ratio_at_least, value_at_most
+from formers.report.rows import Row, ratio_at_least
 
 SDPA = Rival("causal scaled_dot_product_attention, with products for queries, keys, values and output")
 PACKAGE = Rival("performer-pytorch's SelfAttention", package="performer-pytorch", extra="rivals-kernels")
@@ -123,15 +123,7 @@ def shortage(shape: Shape) -> str | None:
     better="lower",
 )
 def decode_far(trial: Trial) -> Iterator[Row]:
-    """Both streams in turns."""
-    lengths, (warmup, rounds) = ((10, 200), (1, 1)) if trial.quick else ((NEAR, FAR), (2, 15))
+    """Both streams in turns, in the native engine and in PyTorch."""
+    near, far = (10, 200) if trial.quick else (NEAR, FAR)
     for name in ("performer", "rfa", "rfa_gate"):
-        torch.manual_seed(0)
-        model = make(name, **SIZES).build().eval()
-        with trial.progress(name, 2 * (warmup + rounds)) as tick:
-            turns: dict[str, Callable[[], None]] = {str(length): stepped(model, length) for length in lengths}
-            seconds = race(turns, warmup=warmup, rounds=rounds, tick=tick)
-        for length in lengths:
-            yield trial.row(f"{name}: a token after {length:,}", 1e6 * seconds[str(length)] / COUNT)
-        growth = seconds[str(lengths[1])] / seconds[str(lengths[0])]
-        yield trial.row(f"{name}: the later over the earlier", growth, unit="times", goal=value_at_most(1.1))
+        yield from far_on(trial, name, make(name, **SIZES), near, far)
