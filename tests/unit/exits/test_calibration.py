@@ -136,7 +136,7 @@ def test_losses_of_whole_texts_are_those_of_what_is_written() -> None:
         early = with_threshold(model, threshold)
         rows = [row.tokens for row in generate(early, prompts, **how)]
         found = writings.at(threshold)
-        assert writings.texts_at(threshold) == rows
+        assert found.texts == rows
         assert found.losses == [unlike(row, full) for row, full in zip(rows, writings.full, strict=True)]
         seen = early(torch.tensor([p + row for p, row in zip(prompts, rows, strict=True)])).records["leaves"][0]
         assert found.mean_exit == pytest.approx(float(seen[:, 4:-1].double().mean()))

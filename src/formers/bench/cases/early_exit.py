@@ -1,6 +1,6 @@
 """Early exits: tokens a second of a calibrated CALM beside those of the same model run in full, and what it risks."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from itertools import cycle
 from typing import Any
@@ -42,13 +42,13 @@ def calibrated(trial: Trial) -> Iterator[Row]:
     trial.console.print(f"picture: {trial.keep('calibration.png')}", highlight=False)
     writings = shape.writings(model, to_test)
     threshold = found.threshold
-    early_texts = None if threshold is None else writings.texts_at(threshold)
-    yield restored(trial, to_test, early_texts, writings.full)
-    if threshold is None:
+    tested = None if threshold is None else writings.at(threshold)
+    yield restored(trial, to_test, tested and tested.texts, writings.full)
+    if threshold is None or tested is None:
         yield trial.row("tokens written", None, goal=ratio_at_least(FASTER), note="no threshold keeps the promise")
         return
     early, full = with_threshold(model, threshold), with_threshold(model, None)
-    tested, prompts = writings.at(threshold), to_test.given.tolist()
+    prompts = to_test.given.tolist()
     note = f"threshold {threshold:g}, {tested.mean_exit:.2f} of {shape.depth} blocks in the mean"
     for engine in ENGINES:
         beside = partial(writer, full, prompts, shape, engine)
@@ -67,7 +67,7 @@ def calibrated(trial: Trial) -> Iterator[Row]:
     )
 
 
-def restored(trial: Trial, texts: Damaged, early: list[list[int]] | None, full: list[list[int]]) -> Row:
+def restored(trial: Trial, texts: Damaged, early: Sequence[list[int]] | None, full: list[list[int]]) -> Row:
     """How good both are, so that nobody takes a model that only copies for one that restores; early: None where none is."""
     truth = texts.whole[texts.unreadable]
     shares = [

@@ -70,11 +70,12 @@ def binomial_tail(most: int, count: int, chance: float) -> float:
 
 
 class Found(NamedTuple):
-    """What a threshold does on the texts of a calibration: their losses, one number in [0, 1] for each text, and how many
-    blocks a token runs through in the mean."""
+    """What a threshold does on the texts of a calibration: their losses, one number in [0, 1] for each text, how many
+    blocks a token runs through in the mean, and the texts, where they are written."""
 
     losses: Sequence[float]
     mean_exit: float
+    texts: Sequence[list[int]] = ()
 
 
 class Tried(NamedTuple):

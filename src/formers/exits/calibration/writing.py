@@ -49,11 +49,8 @@ class Writings:
         """What that threshold does to every text."""
         early = with_threshold(self._model, threshold)
         texts = self._written_early(early)
-        return Found([self._loss(number, text) for number, text in enumerate(texts)], self._mean_exit(early, texts))
-
-    def texts_at(self, threshold: float) -> list[list[int]]:
-        """What is written with that threshold."""
-        return self._written_early(with_threshold(self._model, threshold))
+        losses = [self._loss(number, text) for number, text in enumerate(texts)]
+        return Found(losses, self._mean_exit(early, texts), texts)
 
     def _written_early(self, early: Any) -> list[list[int]]:
         texts, differ = list(self.full), list(range(len(self.full)))
