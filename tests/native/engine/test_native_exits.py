@@ -8,7 +8,22 @@ import torch
 from small import KERNELS, VOCAB, awake
 from test_program import changed, of_name
 
-from formers import MLP, Attention, Block, Decoder, Exits, FormersError, PostNorm, Rotary, SoftmaxResponse, stack
+from formers import (
+    MLP,
+    Attention,
+    Block,
+    CrossAttention,
+    Decoder,
+    Encoder,
+    EncoderDecoder,
+    Exits,
+    FormersError,
+    PostNorm,
+    Rotary,
+    SoftmaxResponse,
+    SparseQueries,
+    stack,
+)
 from formers.native.engine.lower import lower
 from formers.native.engine.program import Program
 from formers.native.engine.run import Engine
@@ -87,3 +102,13 @@ def test_rows_cannot_be_lost(taken: str, words: str) -> None:
             ops[place] = nothing
     with pytest.raises(FormersError, match=words):
         Engine(Program(**{**vars(whole), "ops": tuple(ops)}))
+
+
+def test_a_cross_attention_that_remembers_its_tokens_is_refused() -> None:
+    """Its convolution sees tokens that have left, and nobody leaves them there."""
+    cross = CrossAttention(4, projection=SparseQueries())
+    blocks = stack(Block((Attention(4), cross, MLP(48))), times=DEPTH)
+    target = Decoder("target", VOCAB, 32, (Exits(blocks, SoftmaxResponse(0.5)),))
+    source = Encoder("source", VOCAB, 32, stack(Block((MLP(48),)), times=1), head=None)
+    with pytest.raises(FormersError, match="no rule for SparseQueriesLayer, a projection that remembers tokens"):
+        lower(awake(EncoderDecoder("early", source, target)))

@@ -95,7 +95,10 @@ def _(layer: AttentionLayer, build: Builder, x: int) -> None:
 
 @skip_rule(CrossAttentionLayer)
 def _(layer: CrossAttentionLayer, build: Builder, x: int) -> None:
-    """What it reads was given, and it keeps nothing of its own tokens."""
+    """What it reads was given, and of its own tokens nothing is kept, but by projections that look back."""
+    if layer.projection.looks_back or layer.projection.output_looks_back:
+        name = type(layer.projection).__name__
+        raise NoRuleError(f"the native engine has no rule for {name}, a projection that remembers tokens, passed by")
 
 
 @sublayer_rule(CrossAttentionLayer)
