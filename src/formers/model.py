@@ -17,7 +17,7 @@ from formers.norm import LayerNorm, Norm
 from formers.output import AtExits, End, ModelState, Output, StreamLoss
 from formers.spec.check import check
 from formers.spec.codec import to_json
-from formers.spec.core import Site, Spec, parts_within
+from formers.spec.core import Site, Spec, marks_read, parts_within
 from formers.tokens import At, chosen, place, require_read, seen_after
 
 EVERY = slice(None)
@@ -126,7 +126,7 @@ class TokenLayer(nn.Module):
     def __init__(self, spec: TokenModel, site: Site) -> None:
         super().__init__()
         self.spec = spec
-        self.marks = frozenset(mark for part in parts_within(spec) for mark in part.marks)
+        self.marks = marks_read(spec)
         self.embedding = spec.embedding.build(site)
         self.stack = StackLayer(spec.blocks, site)
         out = site.replace(dim=spec.out_dim)

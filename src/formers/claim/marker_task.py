@@ -4,6 +4,7 @@ The marker stands further away than windows reach in a few layers, so the first 
 brings far tokens together.
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -21,6 +22,7 @@ from formers.head import Untied
 from formers.model import Encoder
 from formers.position import Learned
 from formers.spec import Spec
+from formers.spec.core import marks_read
 from formers.tasks.chunked_loss import lost
 from formers.train.task import Batch, Loss, Size, Tick, untold
 
@@ -35,7 +37,7 @@ class Retrieval:
 
     markers: symbols 1 .. markers, of which one stands somewhere from place `nearest` to the last but one. fillers: how
     many other symbols there are, drawn at random for all other places. rows: texts in a batch. evaluated: batches that
-    `evaluate` looks at.
+    `evaluate` looks at. marked: whether the mark is given; models that read none refuse it.
     """
 
     length: int = 128
@@ -45,6 +47,7 @@ class Retrieval:
     rows: int = 32
     evaluated: int = 16
     seed: int = 0
+    marked: bool = True
 
     @property
     def vocab(self) -> int:
@@ -64,13 +67,14 @@ class Retrieval:
             raise ConfigError(f"a marker is found by an Encoder with vocab={self.vocab} that sees the whole text")
 
     def batch(self, step: int) -> Batch:
-        """inputs (B, T), targets (B, 1), and global (B, T), 1 at the first token."""
+        """inputs (B, T), targets (B, 1), and where texts are marked global (B, T), 1 at the first token."""
         drawn, shape = generator(self.seed, step), (self.rows, self.length)
         inputs = torch.randint(1 + self.markers, self.vocab, shape, generator=drawn)
         marker = torch.randint(1, 1 + self.markers, (self.rows, 1), generator=drawn)
         inputs.scatter_(1, torch.randint(self.nearest, self.length - 1, (self.rows, 1), generator=drawn), marker)
         inputs[:, FIRST] = QUESTION
-        return {"inputs": inputs, "targets": marker, "global": (inputs == QUESTION).long()}
+        told = {"global": (inputs == QUESTION).long()} if self.marked else {}
+        return {"inputs": inputs, "targets": marker} | told
 
     def size(self, batch: Batch) -> Size:
         return Size(batch["inputs"].numel(), batch["targets"].numel())
@@ -106,14 +110,22 @@ class Finder(Pupil):
         blocks = stack(Block((attention, MLP(self.hidden))), times=self.depth)
         return Encoder("finder", self.task.vocab, self.dim, blocks, Embedding(Learned(self.task.length)), head=Untied())
 
-    def accuracy(self, model: nn.Module) -> float:
+    def learn(self, attention: Any, tick: Callable[[], object], begin: nn.Module | None = None) -> nn.Module:
+        """A trained model of that attention, which is told which token is global if it reads that."""
+        task = self._task_for(self.spec(attention))
+        return Pupil.learn(replace(self, task=task), attention, tick, begin)
+
+    def accuracy(self, model: Any) -> float:
         """The share of texts whose marker is told."""
-        return self.task.evaluate(model)["accuracy"]
+        return self._task_for(model.spec).evaluate(model)["accuracy"]
+
+    def _task_for(self, spec: Spec) -> Retrieval:
+        return replace(self.task, marked="global" in marks_read(spec))
 
 
 def marks(batch: Batch) -> dict[str, Tensor]:
     """What the model is told of the tokens."""
-    return {"global": batch["global"]}
+    return {name: batch[name] for name in ("global",) if name in batch}
 
 
 TINY = Finder(Retrieval(length=16, markers=3, nearest=8, rows=4, evaluated=2), dim=16, hidden=16, steps=2)

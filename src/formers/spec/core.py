@@ -106,6 +106,11 @@ def parts_within(value: Any) -> Iterator[Spec]:
             yield from parts_within(item)
 
 
+def marks_read(spec: Spec) -> frozenset[str]:
+    """The names of the marks that a spec or any within it reads."""
+    return frozenset(mark for part in parts_within(spec) for mark in part.marks)
+
+
 def fields_of(spec: Spec) -> Iterator[tuple[str, Any]]:
     """The names and values of a spec's fields, in order."""
     for field in dataclasses.fields(spec):  # type: ignore[arg-type]
