@@ -33,6 +33,10 @@ ENGINE = {"amx": (AMX, {}), "vnni": (VNNI, {}), "avx512": (AVX512, {}), "avx2": 
 ENGINE_ELSEWHERE = {"plain": ([], {})}
 
 
+TILES = {"amx": (AMX, {})}
+COMMON = "src/formers/native/common"  # headers that several of them share
+
+
 class Kernels(Extension):
     """kernel.cpp in a folder for every instruction set, and its other sources once."""
 
@@ -40,7 +44,7 @@ class Kernels(Extension):
         self.folder, self.sets, self.flags, self.bound = Path(folder), sets, list(flags), bound
         self.once = sorted(path.name for path in self.folder.glob("*.cpp") if path.name != "kernel.cpp")
         sources = [str(path) for path in sorted(self.folder.glob("*.cpp"))]
-        headers = [str(path) for path in sorted(self.folder.glob("*.h"))]
+        headers = [str(path) for folder in (self.folder, Path(COMMON)) for path in sorted(folder.glob("*.h"))]
         super().__init__(name, sources=sources, depends=headers, language="c++", optional=True)
 
 
@@ -61,7 +65,7 @@ class BuildKernels(build_ext):
     def _compile(self, ext: Kernels, source: str, folder: str, flags: list, macros: list) -> list:
         into = str(Path(self.build_temp) / ext.name / folder)
         given = macros + ([("FORMERS_X86", "1")] if X86 else [])
-        include = _pybind11() if ext.bound else []
+        include = [COMMON, *(_pybind11() if ext.bound else [])]
         return self.compiler.compile(
             [str(ext.folder / source)], into, given, include_dirs=include, extra_postargs=FLAGS + ext.flags + flags
         )
@@ -89,6 +93,7 @@ setup(
             ("-fno-trapping-math", "-Wno-psabi"),
             bound=True,
         ),
+        *([Kernels("formers.native._gemm", "src/formers/native/gemm/source", TILES)] if X86 else []),
     ],
     cmdclass={"build_ext": BuildKernels},
 )

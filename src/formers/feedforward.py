@@ -10,7 +10,7 @@ from torch.nn import functional as F
 from formers.call import Call, Layer, Out
 from formers.init import ResidualLinear
 from formers.parts import Part, in_parts, pieces
-from formers.products import products
+from formers.products import Matrix, products
 from formers.residual import dropout_problems
 from formers.spec.core import Site
 
@@ -88,7 +88,7 @@ class FeedForwardLayer(nn.Module):
 class MLPLayer(FeedForwardLayer):
     def __init__(self, spec: MLP, dim: int) -> None:
         super().__init__(spec)
-        self.up = nn.Linear(dim, spec.hidden, bias=spec.bias)
+        self.up = Matrix(dim, spec.hidden, bias=spec.bias)
         self.down = ResidualLinear(spec.hidden, dim, bias=spec.bias)
 
     def units(self, x: Tensor) -> Tensor:
@@ -108,8 +108,8 @@ class GLU(FeedForward):
 class GLULayer(FeedForwardLayer):
     def __init__(self, spec: GLU, dim: int) -> None:
         super().__init__(spec)
-        self.gate = nn.Linear(dim, spec.hidden, bias=spec.bias)
-        self.up = nn.Linear(dim, spec.hidden, bias=spec.bias)
+        self.gate = Matrix(dim, spec.hidden, bias=spec.bias)
+        self.up = Matrix(dim, spec.hidden, bias=spec.bias)
         self.down = ResidualLinear(spec.hidden, dim, bias=spec.bias)
 
     def units(self, x: Tensor) -> Tensor:

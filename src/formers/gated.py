@@ -8,7 +8,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from formers.call import Layer
-from formers.products import products
+from formers.products import Matrix, products
 from formers.residual import PreNormRule, Residual, ResidualRule, Sublayer
 from formers.spec.core import Site, Spec
 
@@ -149,4 +149,4 @@ class GatedRule(PreNormRule):
 
 
 def _square(site: Site) -> nn.Linear:
-    return nn.Linear(site.dim, site.dim, bias=False)
+    return Matrix(site.dim, site.dim, bias=False)

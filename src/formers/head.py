@@ -2,12 +2,12 @@
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional as F
 
 from formers.call import Call
 from formers.feedforward import ACTIVATIONS, Activation
 from formers.init import LogitLinear
 from formers.norm import LayerNorm
+from formers.products import Matrix, linear
 from formers.spec.core import Site, Spec
 
 
@@ -51,7 +51,7 @@ class TiedLayer(nn.Module):
         self.bias = zeros(site.vocab) if spec.bias else None
 
     def forward(self, hidden: Tensor, table: Tensor) -> Tensor:
-        return F.linear(hidden, table, self.bias)
+        return linear(hidden, table, self.bias)
 
 
 class Untied(Head):
@@ -89,13 +89,13 @@ class MaskedLM(Head):
 class MaskedLMLayer(nn.Module):
     def __init__(self, spec: MaskedLM, site: Site) -> None:
         super().__init__()
-        self.proj = nn.Linear(site.dim, site.dim)
+        self.proj = Matrix(site.dim, site.dim)
         self.activation = ACTIVATIONS[spec.activation]
         self.norm = LayerNorm(eps=spec.eps).build(site)
         self.bias = zeros(site.vocab)
 
     def forward(self, hidden: Tensor, table: Tensor) -> Tensor:
-        return F.linear(self.norm(self.activation(self.proj(hidden))), table, self.bias)
+        return linear(self.norm(self.activation(self.proj(hidden))), table, self.bias)
 
 
 def zeros(*shape: int) -> nn.Parameter:
@@ -118,8 +118,8 @@ class Pooler(Spec):
 class PoolerLayer(nn.Module):
     def __init__(self, spec: Pooler, site: Site) -> None:
         super().__init__()
-        self.proj = nn.Linear(site.dim, site.dim)
-        self.classes = nn.Linear(site.dim, spec.classes) if spec.classes is not None else None
+        self.proj = Matrix(site.dim, site.dim)
+        self.classes = Matrix(site.dim, spec.classes) if spec.classes is not None else None
 
     def forward(self, hidden: Tensor) -> Tensor:
         """hidden (B, T, M) -> (B, classes), or (B, M) without classes."""

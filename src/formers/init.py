@@ -6,14 +6,15 @@ from typing import Any
 
 from torch import nn
 
+from formers.products import Matrix
 from formers.spec.core import Site, Spec
 
 
-class ResidualLinear(nn.Linear):
+class ResidualLinear(Matrix):
     """The last product of a sublayer, whose output joins the residual stream: some initialisations scale it down."""
 
 
-class LogitLinear(nn.Linear):
+class LogitLinear(Matrix):
     """The product that tells logits: some initialisations begin it at 0."""
 
 

@@ -5,6 +5,7 @@ from typing import Any
 from torch import Tensor, nn
 
 from formers.call import Call, Layer, Out
+from formers.products import Matrix
 from formers.spec.core import Site
 
 
@@ -25,7 +26,7 @@ class Linear(Layer):
 class LinearLayer(nn.Module):
     def __init__(self, spec: Linear, site: Site) -> None:
         super().__init__()
-        self.proj = nn.Linear(site.dim, site.dim, bias=spec.bias)
+        self.proj = Matrix(site.dim, site.dim, bias=spec.bias)
 
     def forward(self, x: Tensor, call: Call, state: Any = None, choices: Any = None) -> Out:
         return Out(self.proj(x))

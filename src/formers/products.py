@@ -1,4 +1,4 @@
-"""Several matrix products of one input, whose gradients by it are added up by the products themselves."""
+"""Products with the matrices of layers, and their gradients: several of one input are added up by the products themselves."""
 
 from typing import Any
 
@@ -6,7 +6,24 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from formers.multiply import multiply, parts_of_tiles
+
 SHORT = 1 << 17  # numbers of x up to which adding a few gradients costs less than a step of autograd in Python
+
+
+class Matrix(nn.Linear):
+    """y = W x + b, (..., M) to (..., N), by the fastest product that is as exact as PyTorch is asked to be."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return linear(x, self.weight, self.bias)
+
+
+def linear(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
+    """`torch.nn.functional.linear`: x (..., M) by weight (N, M), plus bias (N,) if there is one."""
+    if not _by_tiles(x, weight):
+        return F.linear(x, weight, bias)
+    found: tuple[Tensor, ...] = _Products.apply(x, weight, bias)
+    return found[0]
 
 
 def products(x: Tensor, *layers: nn.Linear) -> tuple[Tensor, ...]:
@@ -15,14 +32,23 @@ def products(x: Tensor, *layers: nn.Linear) -> tuple[Tensor, ...]:
     Autograd would make a gradient of the size of x for every layer and add them up in passes of their own; here one
     buffer is added to by the products. For plain float layers; whatever else stands in their place is simply called.
     """
-    if not _plain(x, layers):
+    if not _simple(x, layers):
         return tuple(layer(x) for layer in layers)
     weights, biases = [layer.weight for layer in layers], [layer.bias for layer in layers]
     found: tuple[Tensor, ...] = _Products.apply(x, *weights, *biases)
     return found
 
 
-def _plain(x: Tensor, layers: tuple[nn.Linear, ...]) -> bool:
+def _by_tiles(x: Tensor, weight: Tensor) -> bool:
+    """Whether to leave PyTorch's way, of which a step of autograd in Python is the price."""
+    if torch.compiler.is_compiling() or torch.is_autocast_enabled(x.device.type):
+        return False
+    if x.dim() < 2 or x.shape[-1] != weight.shape[-1]:
+        return False
+    return parts_of_tiles([(x.shape[:-1].numel(), weight.shape[0], weight.shape[1])], x, weight) is not None
+
+
+def _simple(x: Tensor, layers: tuple[nn.Linear, ...]) -> bool:
     if (
         x.numel() <= SHORT
         or not torch.is_grad_enabled()
@@ -31,7 +57,8 @@ def _plain(x: Tensor, layers: tuple[nn.Linear, ...]) -> bool:
     ):
         return False
     return all(
-        type(layer) is nn.Linear and type(layer.weight) is nn.Parameter and not _hooked(layer) for layer in layers
+        type(layer) in (nn.Linear, Matrix) and type(layer.weight) is nn.Parameter and not _hooked(layer)
+        for layer in layers
     )
 
 
@@ -44,7 +71,11 @@ class _Products(torch.autograd.Function):
     @staticmethod
     def forward(x: Tensor, *parameters: Tensor | None) -> tuple[Tensor, ...]:
         weights, biases = _halves(parameters)
-        return tuple(F.linear(x, weight, bias) for weight, bias in zip(weights, biases, strict=True))
+        rows, shape = x.reshape(-1, x.shape[-1]), x.shape[:-1]
+        return tuple(
+            multiply(rows, weight.mT, bias).view(*shape, len(weight))
+            for weight, bias in zip(weights, biases, strict=True)
+        )
 
     @staticmethod
     def setup_context(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]) -> None:
@@ -60,7 +91,8 @@ class _Products(torch.autograd.Function):
         rows, grads = x.flatten(0, -2), [grad.reshape(-1, grad.shape[-1]) for grad in upstream]
         by_x = _summed(grads, weights).view_as(x) if wanted[0] else None
         by_weight = [
-            grad.mT @ rows if needed else None for grad, needed in zip(grads, wanted[1 : count + 1], strict=True)
+            _product(grad.mT, rows) if needed else None
+            for grad, needed in zip(grads, wanted[1 : count + 1], strict=True)
         ]
         by_bias = [
             grad.sum(0) if biased and needed else None
@@ -75,9 +107,14 @@ def _halves(parameters: tuple[Any, ...]) -> tuple[tuple[Tensor, ...], tuple[Tens
     return parameters[:count], parameters[count:]
 
 
+def _product(a: Tensor, b: Tensor) -> Tensor:
+    """a @ b, by PyTorch while the gradient itself is to be differentiated."""
+    return a @ b if torch.is_grad_enabled() else multiply(a, b)
+
+
 def _summed(grads: list[Tensor], weights: list[Tensor]) -> Tensor:
     """The sum of grad @ weight, in one buffer; in new ones while the gradient itself is to be differentiated."""
-    by_x = grads[0] @ weights[0]
+    by_x = _product(grads[0], weights[0])
     for grad, weight in zip(grads[1:], weights[1:], strict=True):
-        by_x = by_x.addmm(grad, weight) if torch.is_grad_enabled() else by_x.addmm_(grad, weight)
+        by_x = by_x.addmm(grad, weight) if torch.is_grad_enabled() else multiply(grad, weight, out=by_x, add=True)
     return by_x

@@ -1,9 +1,10 @@
 """Embeddings with a product behind them."""
 
-from torch import Tensor, nn
+from torch import Tensor
 
 from formers.call import Call
 from formers.embedding import Embedding, EmbeddingLayer
+from formers.products import Matrix
 from formers.spec.core import Site
 
 
@@ -17,7 +18,7 @@ class ProjectedEmbedding(Embedding):
 class ProjectedEmbeddingLayer(EmbeddingLayer):
     def __init__(self, spec: ProjectedEmbedding, site: Site) -> None:
         super().__init__(spec, site)
-        self.proj = nn.Linear(site.dim, site.dim)
+        self.proj = Matrix(site.dim, site.dim)
 
     def vectors(self, tokens: Tensor, call: Call) -> Tensor:
         return self.proj(super().vectors(tokens, call))

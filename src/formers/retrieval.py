@@ -8,6 +8,7 @@ from torch.nn import functional as F
 
 from formers.call import Call, Layer, Out
 from formers.norm import Norm
+from formers.products import Matrix
 from formers.spec.core import Site
 
 GATE = "gate"  # the name of the record
@@ -40,7 +41,7 @@ class RetrievalGateLayer(nn.Module):
     def __init__(self, spec: RetrievalGate, site: Site) -> None:
         super().__init__()
         self.norm = spec.norm.build(site) if spec.norm else None
-        self.gate = nn.Linear(site.dim, 1, bias=False)
+        self.gate = Matrix(site.dim, 1, bias=False)
 
     def forward(self, x: Tensor, call: Call, state: Any = None, choices: Any = None) -> Out:
         """Raises ValueError for tokens that were retrieved for other places than those of x."""

@@ -17,6 +17,7 @@ from formers.attention.request import Request
 from formers.call import Call, Layer, Out
 from formers.places import Places
 from formers.position.core import NoPosition, Position
+from formers.products import Matrix
 from formers.residual import dropout_problems
 from formers.spec.core import Site
 
@@ -69,7 +70,7 @@ class LongformerAttentionLayer(nn.Module):
         self.projection = spec.projection.build(site)
         self.position = spec.position.build(site)
         width, bias = site.heads * site.head_dim, spec.projection.bias
-        self.q_global, self.k_global, self.v_global = (nn.Linear(site.dim, width, bias) for _ in range(3))
+        self.q_global, self.k_global, self.v_global = (Matrix(site.dim, width, bias) for _ in range(3))
 
     def forward(self, x: Tensor, call: Call, state: Any = None, choices: Any = None) -> Out:
         seers = call.memo.once(("seers", self.spec.mark, call.at), lambda: seers_of(call.at, self.spec.mark))

@@ -4,11 +4,10 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional as F
 
 from formers.init import ResidualLinear
 from formers.places import Places
-from formers.products import products
+from formers.products import Matrix, linear, products
 from formers.spec.core import Site, Spec
 
 
@@ -95,9 +94,9 @@ class DenseLayer(ProjectionLayer):
     def __init__(self, spec: Dense, site: Site) -> None:
         super().__init__()
         self.head_dim, self.group = site.head_dim, site.heads // site.kv_heads
-        self.q_proj = nn.Linear(site.dim, site.heads * site.head_dim, bias=spec.bias)
-        self.k_proj = nn.Linear(site.dim, site.kv_heads * site.head_dim, bias=spec.bias)
-        self.v_proj = nn.Linear(site.dim, site.kv_heads * site.head_dim, bias=spec.bias)
+        self.q_proj = Matrix(site.dim, site.heads * site.head_dim, bias=spec.bias)
+        self.k_proj = Matrix(site.dim, site.kv_heads * site.head_dim, bias=spec.bias)
+        self.v_proj = Matrix(site.dim, site.kv_heads * site.head_dim, bias=spec.bias)
         self.out_proj = ResidualLinear(site.heads * site.head_dim, site.dim, bias=spec.bias)
 
     def queries(self, x: Tensor) -> Tensor:
@@ -157,7 +156,7 @@ class LinearShare:
     def columns(self, x: Tensor) -> Tensor:
         """x (..., heads * head_dim) -> (..., M); the first share brings the bias."""
         bias = self._whole.bias if self._part.start == 0 else None
-        return F.linear(x, self._whole.weight[:, self._part], bias)
+        return linear(x, self._whole.weight[:, self._part], bias)
 
 
 def rows_together(x: Tensor, *shares: LinearShare) -> tuple[Tensor, ...]:
@@ -165,7 +164,7 @@ def rows_together(x: Tensor, *shares: LinearShare) -> tuple[Tensor, ...]:
     time, each would leave a gradient of the size of x on the way back."""
     biases = [bias for share in shares if (bias := share.row_bias) is not None]
     weights = [share.row_weight for share in shares]
-    joined = F.linear(x, torch.cat(weights), torch.cat(biases) if biases else None)
+    joined = linear(x, torch.cat(weights), torch.cat(biases) if biases else None)
     return joined.split([len(weight) for weight in weights], -1)
 
 

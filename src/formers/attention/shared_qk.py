@@ -4,12 +4,12 @@ from collections.abc import Iterator
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torch.autograd.function import once_differentiable
 
 from formers.attention.project import LinearShare, Projection, ProjectionLayer, join_heads, rows_together, split_heads
 from formers.init import ResidualLinear
-from formers.products import products
+from formers.products import Matrix, products
 from formers.spec.core import Site
 
 EPS = 1e-6  # of the mean square, as in trax
@@ -40,7 +40,7 @@ class SharedQKLayer(ProjectionLayer):
         super().__init__()
         self.head_dim = site.head_dim
         wide = site.heads * site.head_dim
-        self.qk_proj, self.v_proj = (nn.Linear(site.dim, wide, bias=spec.bias) for _ in range(2))
+        self.qk_proj, self.v_proj = (Matrix(site.dim, wide, bias=spec.bias) for _ in range(2))
         self.out_proj = ResidualLinear(wide, site.dim, bias=spec.bias)
 
     def queries(self, x: Tensor) -> Tensor:

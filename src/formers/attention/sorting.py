@@ -6,6 +6,8 @@ from itertools import pairwise
 import torch
 from torch import Tensor, nn
 
+from formers.products import Matrix
+
 ABSENT = -1e9  # the logarithm of nothing, finite so that no gradient through it is ever NaN
 LEAST = -80.0  # the lowest logarithm of a share that is told from nothing: exp is slow where it underflows
 
@@ -17,7 +19,7 @@ class SortingNetwork(nn.Module):
     def __init__(self, dim: int, heads: int, width: int) -> None:
         super().__init__()
         self.heads = heads
-        self.up = nn.Linear(dim, heads * width)
+        self.up = Matrix(dim, heads * width)
         self.seek = nn.Parameter(torch.randn(heads, width, width) * width**-0.5)
         self.offer = nn.Parameter(torch.randn(heads, width, width) * width**-0.5)
 

@@ -8,6 +8,7 @@ from torch import Tensor, nn
 
 from formers.places import Spots
 from formers.position.core import PositionLayer
+from formers.products import Matrix
 from formers.spec.core import Site, Spec
 
 
@@ -88,7 +89,7 @@ class QuerySpansLayer(SpansLayer):
     def __init__(self, spec: QuerySpans, site: Site) -> None:
         super().__init__()
         self.begin = math.log(spec.begin / (1 - spec.begin))
-        self.linear = nn.Linear(site.dim, site.heads)
+        self.linear = Matrix(site.dim, site.heads)
 
     def forward(self, x: Tensor) -> Tensor:
         shares: Tensor = (self.linear(x) + self.begin).sigmoid()

@@ -3,12 +3,13 @@
 from collections.abc import Iterator
 from typing import Any, Literal
 
-from torch import Tensor, nn
+from torch import Tensor
 
 from formers.attention.mult_conv import kernel_problems, module_problems
 from formers.attention.project import Projection, ProjectionLayer, split_heads
 from formers.attention.sparse_output import SparseOut, SparseOutput
 from formers.places import Places
+from formers.products import Matrix
 from formers.sparse.convolution import ModuleConv, unbroken
 from formers.sparse.multiplicative import Begin, MultiplicativeLinear
 from formers.spec.core import Site
@@ -62,7 +63,7 @@ class SparseQueriesLayer(SparseOut):
         self.mult = MultiplicativeLinear(dim, dim, modules, init=spec.init)
         self.q_conv = ModuleConv(dim, dim, modules, *kernel, init=spec.init)
         narrow = site.kv_heads * site.head_dim
-        self.k_proj, self.v_proj = (nn.Linear(dim, narrow, bias=spec.bias) for _ in range(2))
+        self.k_proj, self.v_proj = (Matrix(dim, narrow, bias=spec.bias) for _ in range(2))
 
     def prepare(self, x: Tensor, at: Places, past: Any) -> tuple[Tensor, Any]:
         met = unbroken(self.mult(x), at, past, self.q_conv.back)

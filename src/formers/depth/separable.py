@@ -11,6 +11,7 @@ from formers.call import Call, Layer, Out
 from formers.feedforward import ACTIVATIONS, Activation
 from formers.init import ResidualLinear
 from formers.places import Places
+from formers.products import Matrix
 from formers.residual import dropout_problems
 from formers.sparse.convolution import unbroken
 from formers.spec.core import Site
@@ -55,7 +56,7 @@ class SeparableConvLayer(nn.Module):
         self.spec = spec
         self.activation = ACTIVATIONS[spec.activation]
         self.up_conv = ChannelConv(site.dim, spec.lengths[0], causal=site.causal)
-        self.up = nn.Linear(site.dim, spec.hidden, bias=spec.bias)
+        self.up = Matrix(site.dim, spec.hidden, bias=spec.bias)
         self.down_conv = ChannelConv(spec.hidden, spec.lengths[1], causal=site.causal)
         self.down = ResidualLinear(spec.hidden, site.dim, bias=spec.bias)
 

@@ -4,12 +4,13 @@ from collections.abc import Iterator
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torch.nn import functional as F
 
 from formers.call import Call
 from formers.exits.rule import Exit, ExitRule, ExitRuleLayer, Read, Told
 from formers.places import Places
+from formers.products import Matrix
 from formers.spec.core import Site, Spec
 
 
@@ -132,7 +133,7 @@ class LearnedConfidence(Confidence):
 class LearnedConfidenceLayer(ConfidenceLayer):
     def __init__(self, spec: LearnedConfidence, site: Site) -> None:
         super().__init__(spec)
-        self.score = nn.Linear(site.dim, 1)
+        self.score = Matrix(site.dim, 1)
 
     def confidence(self, here: Exit) -> Tensor | None:
         return self.score(here.x)[..., 0].sigmoid()

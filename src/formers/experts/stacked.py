@@ -1,6 +1,7 @@
 """The weights of all experts in one tensor, and three ways to multiply by them."""
 
 from collections.abc import Iterator, Sequence
+from itertools import repeat
 from typing import Any
 
 import torch
@@ -9,6 +10,7 @@ from torch.autograd.function import once_differentiable
 from torch.nn import functional as F
 
 from formers.experts.init import truncated_
+from formers.multiply import multiply, multiply_all
 
 
 class StackedLinear(nn.Module):
@@ -55,12 +57,10 @@ class _Grouped(torch.autograd.Function):
         ctx.save_for_backward(rows, weight)
         ctx.sizes, ctx.biased = sizes, bias is not None
         made = rows.new_empty(len(rows), weight.shape[1])
-        for expert, own in _groups(sizes):
-            by = weight[expert].to(rows.dtype).mT
-            if bias is None:
-                torch.mm(rows[own], by, out=made[own])
-            else:
-                torch.addmm(bias[expert].to(rows.dtype), rows[own], by, out=made[own])
+        groups = list(_groups(sizes))
+        outs, fed = ([given[own] for _, own in groups] for given in (made, rows))
+        by = [weight[expert].mT for expert, _ in groups]
+        _by_experts(outs, fed, by, [] if bias is None else [bias[expert] for expert, _ in groups])
         return made
 
     @staticmethod
@@ -71,25 +71,38 @@ class _Grouped(torch.autograd.Function):
         d_rows = torch.empty_like(rows) if by_rows else None
         d_weight = torch.empty_like(weight) if by_weight else None
         d_bias = weight.new_zeros(weight.shape[:2]) if ctx.biased and by_bias else None
-        for expert, own in _groups(ctx.sizes):
-            if d_rows is not None:
-                torch.mm(upstream[own], weight[expert].to(rows.dtype), out=d_rows[own])
-            if d_weight is not None:
-                _write(d_weight[expert], upstream[own].mT, rows[own])
-            if d_bias is not None:
-                d_bias[expert] = upstream[own].sum(0)
+        groups = list(_groups(ctx.sizes))
+        grads, fed = ([given[own] for _, own in groups] for given in (upstream, rows))
+        if d_rows is not None:
+            _by_experts([d_rows[own] for _, own in groups], grads, [weight[expert] for expert, _ in groups], [])
+        if d_weight is not None:
+            _write([d_weight[expert] for expert, _ in groups], [grad.mT for grad in grads], fed)
+        if d_bias is not None:
+            for (expert, _), grad in zip(groups, grads, strict=True):
+                d_bias[expert] = grad.sum(0)
         if d_weight is not None:
             for expert in (expert for expert, size in enumerate(ctx.sizes) if not size):
                 d_weight[expert].zero_()
         return d_rows, d_weight, d_bias, None
 
 
-def _write(into: Tensor, left: Tensor, right: Tensor) -> None:
+def _by_experts(outs: list[Tensor], rows: list[Tensor], weights: list[Tensor], biases: list[Tensor]) -> None:
+    """rows @ weights + biases, in the type of the rows."""
+    kind = outs[0].dtype if outs else None
+    if all(weight.dtype == kind for weight in weights):
+        multiply_all(outs, rows, weights, biases)
+        return
+    for out, own, weight, bias in zip(outs, rows, weights, biases or repeat(None, len(outs)), strict=True):
+        multiply(own, weight.to(kind), None if bias is None else bias.to(kind), out=out)
+
+
+def _write(into: list[Tensor], left: list[Tensor], right: list[Tensor]) -> None:
     """left @ right, which may be of another type."""
-    if into.dtype == left.dtype:
-        torch.mm(left, right, out=into)
+    if all(each.dtype == of.dtype for each, of in zip(into, left, strict=True)):
+        multiply_all(into, left, right, [])
     else:
-        into.copy_(left @ right)
+        for each, a, b in zip(into, left, right, strict=True):
+            each.copy_(a @ b)
 
 
 def _groups(sizes: Sequence[int]) -> Iterator[tuple[int, slice]]:

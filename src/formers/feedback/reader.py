@@ -8,6 +8,7 @@ from torch import Tensor, nn
 from formers.attention.project import join_heads, split_heads
 from formers.call import Call
 from formers.init import ResidualLinear
+from formers.products import Matrix
 from formers.spec.core import Site
 
 if TYPE_CHECKING:
@@ -32,7 +33,7 @@ class Reader(nn.Module):
     def __init__(self, spec: "Feedback", site: Site, head_dim: int) -> None:
         super().__init__()
         wide, self.head_dim = spec.heads * head_dim, head_dim
-        self.q_proj = nn.Linear(site.dim, wide, bias=False)
+        self.q_proj = Matrix(site.dim, wide, bias=False)
         self.out_proj = ResidualLinear(wide, site.dim, bias=False)
         self.feed_forward = spec.feed_forward.build(site.part(1))
         self.residual = spec.residual.build(site, (spec, spec.feed_forward))

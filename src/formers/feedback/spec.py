@@ -13,6 +13,7 @@ from formers.feedback.by_hand import has_gradient_by_hand, through_time
 from formers.feedback.memories import Memories, Rows
 from formers.feedback.reader import Met, Reader
 from formers.feedforward import FeedForward
+from formers.products import Matrix
 from formers.residual import PostNorm, Residual
 from formers.spec.core import Site
 from formers.state import Log
@@ -67,7 +68,7 @@ class FeedbackLayer(nn.Module):
         self.layers = nn.ModuleList(Reader(spec, site.part(i), self.head_dim) for i in range(spec.depth))
         before = not isinstance(spec.residual, PostNorm)  # then streams grow from layer to layer, and so would memories
         self.norm = spec.residual.norm.build(site) if before else nn.Identity()
-        self.k_proj, self.v_proj = (nn.Linear(site.dim, wide, bias=False) for _ in range(2))
+        self.k_proj, self.v_proj = (Matrix(site.dim, wide, bias=False) for _ in range(2))
         self.distances = nn.Embedding(spec.reach, self.head_dim)  # the furthest first, as memories stand
         self.shares = nn.Parameter(torch.zeros(spec.depth + 1))
         self.by_hand = has_gradient_by_hand(spec)

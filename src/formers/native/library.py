@@ -1,10 +1,11 @@
-"""The library of native kernels: its C structures, and how it is found and loaded.
+"""The library of attention's native kernels: its C structures, and how it, and any other, is found and loaded.
 
 It has a plain C interface and no tie to PyTorch's, so one build serves every version of PyTorch. ctypes gives up the
 interpreter's lock during a call.
 """
 
 import ctypes
+import sys
 from functools import cache
 from importlib.machinery import EXTENSION_SUFFIXES
 from pathlib import Path
@@ -12,8 +13,9 @@ from pathlib import Path
 from formers.errors import FormersError
 
 STEM = "_sorted"
+STALE = "the native library was built from other sources than this Python code; reinstall formers"
 FAILURES = {
-    1: "there is not enough memory for the scratch space of native attention",
+    1: "there is not enough memory for the scratch space of native kernels",
     2: "this machine does not run the native kernel that was asked for",
 }
 
@@ -55,11 +57,10 @@ class Problem(ctypes.Structure):
     )
 
 
-@cache
-def open_library() -> ctypes.CDLL | str:
-    """The loaded library, or why there is none, in words."""
+def open_built(stem: str) -> ctypes.CDLL | str:
+    """The library of this name that was built with the package, or why there is none, in words."""
     here = Path(__file__).parent
-    found = next((path for suffix in EXTENSION_SUFFIXES if (path := here / (STEM + suffix)).exists()), None)
+    found = next((path for suffix in EXTENSION_SUFFIXES if (path := here / (stem + suffix)).exists()), None)
     if found is None:
         return (
             "the native library was not built: no C++ compiler was found, or it failed, when formers was installed; "
@@ -69,9 +70,26 @@ def open_library() -> ctypes.CDLL | str:
         library = ctypes.CDLL(str(found))
     except OSError as error:
         return f"the native library was built, but cannot be loaded: {error}"
+    if hasattr(library, "formers_use_threads"):
+        library.formers_use_threads(_fork_of_pytorch())
+    return library
+
+
+def _fork_of_pytorch() -> ctypes.c_void_p:
+    """What gives work to the threads that PyTorch keeps, where it is OpenMP's; else null, and the library makes its own."""
+    found = getattr(ctypes.CDLL(None), "GOMP_parallel", None) if sys.platform == "linux" else None
+    return ctypes.cast(found, ctypes.c_void_p) if found else ctypes.c_void_p()
+
+
+@cache
+def open_library() -> ctypes.CDLL | str:
+    """The loaded library, or why there is none, in words."""
+    library = open_built(STEM)
+    if isinstance(library, str):
+        return library
     known = all(hasattr(library, function) for function in FUNCTIONS)
     if not known or library.formers_problem_size() != ctypes.sizeof(Problem):
-        return "the native library was built from other sources than this Python code; reinstall formers"
+        return STALE
     library.formers_fastest.restype = ctypes.c_char_p
     return library
 

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from formers.errors import FormersError
-from formers.native.library import FAILURES, fastest, loaded, missing, open_library
+from formers.native.library import FAILURES, STALE, fastest, loaded, missing, open_library
 
 PRODUCTS = ("formers_unit_products", "formers_unit_sums", "formers_unit_outers")
 DRAWS = ("formers_draw_units", "formers_weigh_units", "formers_slope_units")
@@ -35,7 +35,7 @@ def refuses_units(*tensors: Tensor) -> str | None:
             return f"the native kernels multiply float32 on the CPU, not {kind} on {t.device.type}"
     absent = missing()
     if absent is None and not all(hasattr(open_library(), function) for function in PRODUCTS + DRAWS):
-        return "the native library was built from other sources than this Python code; reinstall formers"
+        return STALE
     return absent
 
 

@@ -12,7 +12,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from formers.native.library import Array, call, loaded, missing
+from formers.native.library import STALE, Array, call, loaded, missing
 
 BLOCK = 64  # queries, or keys, in a block
 TENSORS = ("q", "k", "v", "out", "lse", "total", "grad", "grad_q", "grad_k", "grad_v", "real")
@@ -90,7 +90,7 @@ def refuses_visits(*tensors: Tensor) -> str | None:
 def _stale() -> str | None:
     if loaded().formers_visits_size() == ctypes.sizeof(_Visits):
         return None
-    return "the native library was built from other sources than this Python code; reinstall formers"
+    return STALE
 
 
 def visit_forward(

@@ -9,6 +9,7 @@ from formers.call import Call
 from formers.places import Places
 from formers.position.absolute import AbsoluteLayer, Learned, refuse_past_end, sinusoid
 from formers.position.start import chance_of_order, drawn_below, moved
+from formers.products import Matrix
 from formers.spec.core import Site
 
 
@@ -77,7 +78,7 @@ class LearnedLowRankLayer(AbsoluteLayer):
     def __init__(self, spec: LearnedLowRank, dim: int) -> None:
         super().__init__()
         self.table = nn.Embedding(spec.length, spec.rank)
-        self.up = nn.Linear(spec.rank, dim, bias=False)
+        self.up = Matrix(spec.rank, dim, bias=False)
 
     def vectors(self, places: Places, dtype: torch.dtype) -> Tensor:
         refuse_past_end(places, self.table.num_embeddings)

@@ -9,6 +9,7 @@ from torch import Tensor, nn
 from formers.places import Spots
 from formers.position.absolute import sinusoid
 from formers.position.core import Position, PositionLayer
+from formers.products import Matrix
 from formers.spec.core import Site
 
 KEPT = 8192  # distances whose sinusoids are kept between calls
@@ -38,7 +39,7 @@ class TransformerXLLayer(PositionLayer):
     def __init__(self, spec: TransformerXL, site: Site) -> None:
         super().__init__()
         self.clamp, self.dim, self.heads, self.causal = spec.clamp, site.dim, site.heads, site.causal
-        self.r_proj = nn.Linear(site.dim, site.heads * site.head_dim, bias=False)
+        self.r_proj = Matrix(site.dim, site.heads * site.head_dim, bias=False)
         self.u = nn.Parameter(torch.zeros(site.heads, site.head_dim))
         self.v = nn.Parameter(torch.zeros(site.heads, site.head_dim))
 

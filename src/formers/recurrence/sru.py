@@ -9,6 +9,7 @@ from torch import Tensor, nn
 
 from formers.call import Call, Layer, Out
 from formers.init import ResidualLinear
+from formers.products import Matrix
 from formers.recurrence.scan import scan
 from formers.spec.core import Site
 
@@ -38,7 +39,7 @@ class SRUBranch(Layer):
 class SRUBranchLayer(nn.Module):
     def __init__(self, spec: SRUBranch, dim: int) -> None:
         super().__init__()
-        self.down = nn.Linear(dim, spec.width)
+        self.down = Matrix(dim, spec.width)
         self.units = nn.ModuleList(SRU(spec.width) for _ in range(spec.depth))
         self.up = ResidualLinear(spec.width, dim)
 
@@ -56,7 +57,7 @@ class SRU(nn.Module):
 
     def __init__(self, width: int) -> None:
         super().__init__()
-        self.proj = nn.Linear(width, 3 * width)
+        self.proj = Matrix(width, 3 * width)
 
     def forward(self, x: Tensor, real: Tensor | None, carried: Tensor | None) -> tuple[Tensor, Tensor]:
         """x (B, T, W) and c before it (B, W) -> the output (B, T, W) and c after it, in fp32 or better."""

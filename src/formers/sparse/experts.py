@@ -7,6 +7,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from formers.call import Layer
+from formers.products import Matrix, linear
 from formers.sparse.choosing import Coin, best, chance_of, sample, straight_through
 from formers.sparse.layer import ChoosingLayer, choosing_problems, division_problems
 from formers.spec.core import Site
@@ -69,7 +70,7 @@ class ExpertFFLayer(ChoosingLayer):
     def __init__(self, spec: ExpertFF, site: Site) -> None:
         super().__init__(site, spec.hidden, spec.experts, spec.dropout, spec.chunk)
         self.spec = spec
-        self.controller = nn.Linear(site.dim, spec.experts, bias=False)
+        self.controller = Matrix(site.dim, spec.experts, bias=False)
 
     def outputs(self, x: Tensor, logits: Tensor, picked: Tensor, coin: Coin) -> Tensor:
         """x (B, T, M), with logits (B, T, E) of all experts, by those that are picked (B, T)."""
@@ -105,10 +106,10 @@ class ExpertFFLayer(ChoosingLayer):
     def _expert(self, x: Tensor, up: Tensor, down: Tensor, gate: Tensor | None) -> Tensor:
         """x (n, M) by one expert. How many tokens share it must not show in any of them, not even by rounding."""
         missing = -len(x) % ALIKE
-        units = F.linear(F.pad(x, (0, 0, 0, missing)), up)
+        units = linear(F.pad(x, (0, 0, 0, missing)), up)
         if gate is not None:
             units = units * F.pad(gate, (0, missing))[:, None].to(units.dtype)
-        return F.linear(F.relu(units), down)[: len(x)]
+        return linear(F.relu(units), down)[: len(x)]
 
 
 class BlockFFLayer(ExpertFFLayer):

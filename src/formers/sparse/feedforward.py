@@ -8,6 +8,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from formers.call import Layer
+from formers.products import Matrix
 from formers.sparse.active import Weights, active_alone, pays
 from formers.sparse.choosing import Coin, best, chance_of, one_hot, sample, straight_through
 from formers.sparse.layer import ChoosingLayer, choosing_problems, division_problems
@@ -73,8 +74,8 @@ class SparseFFLayer(ChoosingLayer):
     def __init__(self, spec: SparseFF, site: Site) -> None:
         super().__init__(site, spec.hidden, spec.block, spec.dropout, spec.chunk)
         self.spec = spec
-        self.controller_in = nn.Linear(site.dim, spec.rank, bias=False)
-        self.controller_out = nn.Linear(spec.rank, spec.hidden)
+        self.controller_in = Matrix(site.dim, spec.rank, bias=False)
+        self.controller_out = Matrix(spec.rank, spec.hidden)
 
     def choose(self, x: Tensor, coin: Coin, chosen: Tensor | None) -> tuple[Tensor, Tensor]:
         spec, logits = self.spec, self.logits(x)

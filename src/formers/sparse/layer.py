@@ -9,6 +9,7 @@ from torch.nn import functional as F
 from formers.call import Call, Out
 from formers.init import ResidualLinear
 from formers.parts import Part, in_parts, pieces
+from formers.products import Matrix
 from formers.residual import dropout_problems
 from formers.sparse.choosing import Coin
 from formers.sparse.usage import RECORD, count_units, is_counted
@@ -26,7 +27,7 @@ class ChoosingLayer(nn.Module):
         super().__init__()
         self.path, self.among, self.rate, self.chunk = site.path, among, dropout, chunk
         self.record = RECORD + ".".join(map(str, site.path))
-        self.up = nn.Linear(site.dim, hidden, bias=False)
+        self.up = Matrix(site.dim, hidden, bias=False)
         self.down = ResidualLinear(hidden, site.dim)
 
     def choose(self, x: Tensor, coin: Coin, chosen: Tensor | None) -> tuple[Tensor, Tensor]:

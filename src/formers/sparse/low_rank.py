@@ -2,9 +2,9 @@
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional as F
 
 from formers.errors import ConfigError
+from formers.products import linear
 from formers.sparse.multiplicative import Begin, begin_bias
 
 
@@ -33,17 +33,17 @@ class LowRankLinear(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """x (..., inputs) -> (..., outputs)."""
-        return F.linear(F.linear(x, self.down, self.down_bias), self.up, self.up_bias)
+        return linear(linear(x, self.down, self.down_bias), self.up, self.up_bias)
 
     def rows(self, x: Tensor, outputs: slice) -> Tensor:
         """x (..., inputs) -> some of the outputs alone."""
         bias = None if self.up_bias is None else self.up_bias[outputs]
-        return F.linear(F.linear(x, self.down, self.down_bias), self.up[outputs], bias)
+        return linear(linear(x, self.down, self.down_bias), self.up[outputs], bias)
 
     def columns(self, x: Tensor, inputs: slice) -> Tensor:
         """Some of the inputs (..., I) -> what they add to the outputs (..., outputs); the first bring the biases."""
         down_bias, up_bias = (self.down_bias, self.up_bias) if inputs.start == 0 else (None, None)
-        return F.linear(F.linear(x, self.down[:, inputs], down_bias), self.up, up_bias)
+        return linear(linear(x, self.down[:, inputs], down_bias), self.up, up_bias)
 
     @property
     def products(self) -> int:

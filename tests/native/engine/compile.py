@@ -9,7 +9,8 @@ import pytest
 
 import formers.native
 
-SOURCE = Path(formers.native.__file__).parent / "engine" / "source"
+NATIVE = Path(formers.native.__file__).parent
+SOURCE, COMMON = NATIVE / "engine" / "source", NATIVE / "common"
 AVX512 = ("-mavx512f", "-mavx512dq", "-mavx512bw", "-mavx512vl", "-mfma")
 VNNI = (*AVX512, "-mavx512vnni")
 FLAGS = {
@@ -33,7 +34,7 @@ def compile_program(program: str, sources: tuple[str, ...], into: Path, *flags: 
     path = into / Path(program).stem
     files = [str(Path(__file__).parent / program), *(str(SOURCE / source) for source in sources)]
     macros = ["-DFORMERS_X86=1"] if is_x86() else []
-    common = ["-std=c++17", "-O1", "-pthread", f"-I{SOURCE}", "-o", str(path)]
+    common = ["-std=c++17", "-O1", "-pthread", f"-I{SOURCE}", f"-I{COMMON}", "-o", str(path)]
     done = subprocess.run([compiler, *common, *macros, *flags, *files], capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     return path

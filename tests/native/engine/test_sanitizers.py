@@ -4,7 +4,7 @@ import sysconfig
 from pathlib import Path
 
 import pytest
-from compile import SOURCE
+from compile import COMMON, SOURCE
 from sanitized import build, run_tests, wanted
 
 if not wanted():
@@ -20,7 +20,7 @@ spec.loader.exec_module(module)
 
 def test_sessions_and_programs_touch_nothing_that_is_not_theirs(tmp_path: Path) -> None:
     pybind11 = pytest.importorskip("pybind11")
-    include = [f"-I{pybind11.get_include()}", f"-I{sysconfig.get_path('include')}"]
+    include = [f"-I{pybind11.get_include()}", f"-I{sysconfig.get_path('include')}", f"-I{COMMON}"]
     sources = sorted(map(str, SOURCE.glob("*.cpp")))
     made = build(tmp_path / "_engine.so", sources, "-DKERNEL=kernel_plain", *include)
     here = Path(__file__).parent

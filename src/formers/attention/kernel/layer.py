@@ -14,6 +14,7 @@ from formers.attention.project import Dense, Projection
 from formers.call import Call, Layer, Out
 from formers.position.core import NoPosition, Position
 from formers.position.rotary import Rotary
+from formers.products import Matrix
 from formers.spec.core import Site
 
 
@@ -67,7 +68,7 @@ class KernelAttentionLayer(nn.Module):
         self.projection = spec.projection.build(inner)
         self.position = spec.position.build(inner)
         self.features = spec.features.build(inner)
-        self.gate = nn.Linear(site.dim, spec.heads) if spec.gate else None
+        self.gate = Matrix(site.dim, spec.heads) if spec.gate else None
 
     def forward(self, x: Tensor, call: Call, state: Any = None, choices: Any = None) -> Out:
         past = state if self.projection.looks_back or state is None else LookedBack(None, state)

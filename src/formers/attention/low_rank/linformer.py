@@ -5,7 +5,6 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional as F
 
 from formers.attention.backends import attend
 from formers.attention.layer import head_problems, heads_inside
@@ -20,6 +19,7 @@ from formers.memory import KeysValues
 from formers.places import Places
 from formers.position.absolute import refuse_past_end
 from formers.position.core import NoPosition
+from formers.products import linear
 from formers.residual import dropout_problems
 from formers.spec.core import Site
 from formers.state import Log
@@ -118,8 +118,8 @@ class SlotAttentionLayer(nn.Module):
         if self.compressor.linear:
             of_keys, of_values = self.compressor.inputs(x, to)
             k, v = (
-                split_heads(_projected(each, linear), self.head_dim)
-                for each, linear in ((of_keys, project.k_proj), (of_values, project.v_proj))
+                split_heads(_projected(each, proj), self.head_dim)
+                for each, proj in ((of_keys, project.k_proj), (of_values, project.v_proj))
             )
         else:
             k, v = project.keys_values(x)
@@ -167,10 +167,10 @@ class LinformerCrossLayer(SlotAttentionLayer):
         return KeysValues(Log(k), Log(v), to)
 
 
-def _projected(mixed: Compressed, linear: nn.Linear) -> Tensor:
+def _projected(mixed: Compressed, layer: nn.Linear) -> Tensor:
     """What compressing the projected inputs would give, (B, S, H * D)."""
-    y = F.linear(mixed.x, linear.weight)
-    return y if linear.bias is None else torch.addcmul(y, mixed.ones[..., None], linear.bias)
+    y = linear(mixed.x, layer.weight)
+    return y if layer.bias is None else torch.addcmul(y, mixed.ones[..., None], layer.bias)
 
 
 def _slot_places(held: Tensor) -> Places:

@@ -16,6 +16,7 @@ from formers.control.spaces import Choices, Numbers, Space
 from formers.init import Init, LogitLinear, Xavier
 from formers.norm import Norm
 from formers.places import Places
+from formers.products import Matrix
 from formers.spec.check import check
 from formers.spec.codec import to_json
 from formers.spec.core import Site, Spec, parts_within
@@ -160,7 +161,7 @@ class ObservationReader(nn.Module):
         super().__init__()
         self.table = nn.Embedding(space.count, dim) if isinstance(space, Choices) else None
         if isinstance(space, Numbers):
-            self.up, self.down = nn.Linear(space.width, dim), nn.Linear(dim, dim)
+            self.up, self.down = Matrix(space.width, dim), Matrix(dim, dim)
             for name, begin in (("mean", 0.0), ("square", 1.0), ("count", 0.0)):
                 self.register_buffer(name, torch.full(() if name == "count" else (space.width,), begin))
 

@@ -12,6 +12,7 @@ from torch.nn import functional as F
 from formers.control.spaces import Choices, Numbers, Space
 from formers.init import LogitLinear
 from formers.norm import LayerNorm, Norm
+from formers.products import Matrix
 from formers.residual import dropout_problems
 from formers.spec.core import Site, Spec
 
@@ -52,7 +53,7 @@ class StepEmbeddingLayer(nn.Module):
     def __init__(self, spec: StepEmbedding, site: Site) -> None:
         super().__init__()
         self.spec = spec
-        self.returns = nn.Linear(1, site.dim)
+        self.returns = Matrix(1, site.dim)
         self.observations = reader_of(spec.observation, site.dim)
         self.actions = reader_of(spec.action, site.dim)
         self.steps = nn.Embedding(spec.horizon, site.dim)
@@ -86,7 +87,7 @@ class NumbersReader(nn.Module):
 
     def __init__(self, width: int, dim: int) -> None:
         super().__init__()
-        self.linear = nn.Linear(width, dim)
+        self.linear = Matrix(width, dim)
         self.register_buffer("mean", torch.zeros(width))
         self.register_buffer("deviation", torch.ones(width))
 

@@ -10,6 +10,7 @@ from formers.call import Call
 from formers.exits.halting.distributions import cross_entropy, geometric
 from formers.exits.halting.oracles import CorrectnessOracle, ExitOracle, Judged
 from formers.exits.rule import Exit, ExitRule, ExitRuleLayer, Read, Told
+from formers.products import Matrix
 from formers.spec.core import Site
 
 
@@ -115,7 +116,7 @@ class HaltingLayer(ExitRuleLayer):
 class SequenceHaltingLayer(HaltingLayer):
     def __init__(self, spec: SequenceHalting, site: Site, depth: int) -> None:
         super().__init__(spec)
-        self.scores = nn.Linear(site.dim, depth)
+        self.scores = Matrix(site.dim, depth)
 
     def begin(self, x: Tensor, call: Call, past: Any = None) -> Tensor:
         """logits (B, N); in a stream they are those of its first call, which alone has the encoder's output."""
@@ -147,7 +148,7 @@ class SequenceHaltingLayer(HaltingLayer):
 class MultinomialHaltingLayer(HaltingLayer):
     def __init__(self, spec: MultinomialHalting, site: Site, depth: int) -> None:
         super().__init__(spec)
-        self.scores = nn.Linear(site.dim, depth)
+        self.scores = Matrix(site.dim, depth)
 
     def leaves(self, here: Exit, kept: Tensor | None, call: Call) -> tuple[Tensor | None, Tensor | None]:
         """kept: (B, T), after which block each token leaves, from 0: settled behind the first."""
@@ -166,7 +167,7 @@ class GeometricHaltingLayer(HaltingLayer):
     def __init__(self, spec: GeometricHalting, site: Site, depth: int) -> None:
         super().__init__(spec)
         self.spec: GeometricHalting = spec
-        self.scores = nn.ModuleList(nn.Linear(site.dim, 1) for _ in range(depth - 1))
+        self.scores = nn.ModuleList(Matrix(site.dim, 1) for _ in range(depth - 1))
 
     def leaves(self, here: Exit, kept: Any, call: Call) -> tuple[Tensor | None, Any]:
         threshold = self.threshold(here.number)

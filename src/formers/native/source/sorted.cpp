@@ -118,6 +118,8 @@ int64_t nearest(const float* x, int64_t count) {
 
 FACE const char* formers_fastest() { return runs_here("avx512") ? "avx512" : runs_here("avx2") ? "avx2" : "plain"; }
 
+FACE void formers_use_threads(Fork fork) { fork_of_process() = fork; }
+
 FACE int64_t formers_problem_size() { return sizeof(Problem); }
 
 FACE int formers_forward(const Problem* problem, const char* kernel, int64_t threads) {

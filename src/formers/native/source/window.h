@@ -52,7 +52,10 @@ struct Window {
             float* v = scratch.take<float>(p.chunk * v_row);
             float* grad_k = backward ? scratch.take<float>(p.chunk * k_row) : nullptr;
             float* grad_v = backward ? scratch.take<float>(p.chunk * v_row) : nullptr;
-            if (!scratch.counting) ring[i] = {{}, nullptr, fact, k, v, grad_k, grad_v};
+            if (scratch.counting) continue;
+            ring[i] = {{}, nullptr, fact, k, v, grad_k, grad_v};
+            // Vectors read behind the last token of a chunk, too.
+            __builtin_memset(fact, 0, facts * round_up(p.chunk, LANES) * sizeof(int32_t));
         }
     }
 

@@ -7,34 +7,12 @@
 
 #if defined(__AMX_INT8__) && defined(__AMX_BF16__)
 #define HAS_TILES 1
+#include "tile_state.h"
 
 namespace {
 namespace packed {
 
 constexpr int64_t SIDE = 16, TILE_BYTES = 1024;
-
-// Tile 0: weights, 16 rows of `bytes` bytes. 1 and 2: vectors, upper and lower parts, for those columns. 4 to 7: sums.
-class Configured {
-   public:
-    explicit Configured(int bytes) {
-        struct alignas(64) {
-            uint8_t palette = 1, start = 0, reserved[14] = {};
-            uint16_t bytes[16] = {};
-            uint8_t rows[16] = {};
-        } config;
-        for (int tile = 0; tile < 8; tile++) {
-            config.bytes[tile] = uint16_t(tile == 0 ? bytes : 64);
-            config.rows[tile] = uint8_t(tile == 1 || tile == 2 ? bytes / 4 : SIDE);
-        }
-        // GCC believes that the first 8 bytes alone are read, and would leave the others unset.
-        __asm__ volatile("" : : "m"(config));
-        _tile_loadconfig(&config);
-    }
-    ~Configured() { _tile_release(); }
-};
-
-// What tiles are loaded from must have been written before.
-INLINE void settle() { __asm__ volatile("" ::: "memory"); }
 
 // How the parts of vectors lie in the 16 lanes of tiles: int4 has upper parts only; lower ones of int8 stand beside the
 // upper ones where there is room, else in tiles of their own, as they do for bf16.
