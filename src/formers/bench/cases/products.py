@@ -10,7 +10,7 @@ from formers.bench.trial import Trial
 from formers.products import Matrix
 from formers.report.rows import Row, ratio_at_least
 
-SHAPES = ((1024, 512, 512), (4096, 512, 512), (16_384, 512, 512), (4096, 512, 2048), (2048, 256, 8192))
+SHAPES = ((4096, 512, 512), (16_384, 512, 512), (4096, 512, 2048), (2048, 256, 8192))
 TINY = ((8, 4, 6),)
 PYTORCH = Rival("torch.nn.Linear, in fp32")
 SUITE, UNIT = "products", "ms"
