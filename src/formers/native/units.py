@@ -10,6 +10,7 @@ from formers.native.library import FAILURES, STALE, fastest, loaded, missing, op
 
 PRODUCTS = ("formers_unit_products", "formers_unit_sums", "formers_unit_outers")
 DRAWS = ("formers_draw_units", "formers_weigh_units", "formers_slope_units")
+CONTROL = ("formers_control", "formers_control_backward")
 
 
 class Units(ctypes.Structure):
@@ -34,7 +35,7 @@ def refuses_units(*tensors: Tensor) -> str | None:
             kind = str(t.dtype).removeprefix("torch.")
             return f"the native kernels multiply float32 on the CPU, not {kind} on {t.device.type}"
     absent = missing()
-    if absent is None and not all(hasattr(open_library(), function) for function in PRODUCTS + DRAWS):
+    if absent is None and not all(hasattr(open_library(), function) for function in PRODUCTS + DRAWS + CONTROL):
         return STALE
     return absent
 

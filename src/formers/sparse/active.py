@@ -76,7 +76,7 @@ def _native_units(x: Tensor, picked: Tensor, weights: Weights) -> Tensor:
 
 
 def _native_sums(active: Tensor, picked: Tensor, weights: Weights) -> Tensor:
-    y: Tensor = _Sums.apply(active.flatten(0, 1), weights.down.t().contiguous(), picked.flatten(0, 1))
+    y: Tensor = _Sums.apply(active.flatten(0, 1), weights.down, picked.flatten(0, 1))
     return y.view(*active.shape[:2], -1)
 
 
@@ -98,10 +98,14 @@ class _Products(torch.autograd.Function):
 
 
 class _Sums(torch.autograd.Function):
-    """Values (R, K) by one row of the matrix (K N, M) in each block, summed: (R, M)."""
+    """Values (R, K) by one column of `down` (M, K N) in each block, summed: (R, M).
+
+    What is added to the gradient of `down` is turned back here: adding numbers that lie across takes several times as long.
+    """
 
     @staticmethod
-    def forward(ctx: Any, values: Tensor, matrix: Tensor, picked: Tensor) -> Tensor:
+    def forward(ctx: Any, values: Tensor, down: Tensor, picked: Tensor) -> Tensor:
+        matrix = down.t().contiguous()
         ctx.save_for_backward(values, matrix, picked)
         return native.sums(values, matrix, picked)
 
@@ -111,4 +115,4 @@ class _Sums(torch.autograd.Function):
         values, matrix, picked = ctx.saved_tensors
         by_values = native.products(slope, matrix, picked) if ctx.needs_input_grad[0] else None
         by_matrix = native.outers(values, slope, picked, len(matrix)) if ctx.needs_input_grad[1] else None
-        return by_values, by_matrix, None
+        return by_values, None if by_matrix is None else by_matrix.t().contiguous(), None

@@ -9,8 +9,9 @@ from torch.nn import functional as F
 
 from formers.call import Layer
 from formers.products import Matrix
-from formers.sparse.active import Weights, active_alone, pays
+from formers.sparse.active import Weights, active_alone, pays, refuses
 from formers.sparse.choosing import Coin, best, chance_of, one_hot, sample, straight_through
+from formers.sparse.controller import Matrices, decided, refuses_control
 from formers.sparse.layer import ChoosingLayer, choosing_problems, division_problems
 from formers.spec.core import Site
 
@@ -78,24 +79,40 @@ class SparseFFLayer(ChoosingLayer):
         self.controller_out = Matrix(spec.rank, spec.hidden)
 
     def choose(self, x: Tensor, coin: Coin, chosen: Tensor | None) -> tuple[Tensor, Tensor]:
-        spec, logits = self.spec, self.logits(x)
+        spec, inner = self.spec, self._inner(x)
+        hard = self.training and coin.falls(spec.hard)
+        few = (hard and spec.mask == "before") or not self.training
+        if few and refuses(x, self._weights) is None and refuses_control(inner, self._controller) is None:
+            return self._alone(x, inner, coin, chosen)
+        logits = self._logits(inner)
         if not self.training:
             chosen = best(logits) if chosen is None else chosen
             return self._evaluated(x, logits, chosen), chosen
         if chosen is None:
             chosen = sample(logits, spec.temperature, coin.on(x.device))
-        if coin.falls(spec.hard):
-            return self._hard(x, logits, chosen), chosen
-        return self._dense(x, logits.softmax(-1)), chosen
+        return self._hard(x, logits, chosen) if hard else self._dense(x, logits.softmax(-1)), chosen
 
     def logits(self, x: Tensor) -> Tensor:
         """What the controller makes of x (B, T, M): (B, T, K, N), in fp32 or better, since all depends on its largest."""
-        first, second = self.controller_in, self.controller_out
+        return self._logits(self._inner(x))
+
+    def _inner(self, x: Tensor) -> Tensor:
         exact = torch.promote_types(x.dtype, torch.float32)
         with torch.autocast(x.device.type, enabled=False):
-            inner = F.linear(x.to(exact), first.weight.to(exact))
-            logits = F.linear(inner, second.weight.to(exact), second.bias.to(exact))
-        return logits.unflatten(-1, (-1, self.spec.block))
+            return F.linear(x.to(exact), self.controller_in.weight.to(exact))
+
+    def _logits(self, inner: Tensor) -> Tensor:
+        weight, bias, block = self._controller
+        with torch.autocast(inner.device.type, enabled=False):
+            return F.linear(inner, weight.to(inner.dtype), bias.to(inner.dtype)).unflatten(-1, (-1, block))
+
+    def _alone(self, x: Tensor, inner: Tensor, coin: Coin, chosen: Tensor | None) -> tuple[Tensor, Tensor]:
+        """Only the chosen units, by choices whose logits are nowhere kept."""
+        drawn = coin.on(x.device) if self.training and chosen is None else None
+        picked, chance = decided(inner, self._controller, chosen, self.spec.temperature, drawn)
+        gate = straight_through(1.0, chance) if self.training else None
+        worth = chance.detach() if self.training else chance
+        return active_alone(x, picked, self._weights, gate, worth if self.spec.weighted else None), picked
 
     def _evaluated(self, x: Tensor, logits: Tensor, picked: Tensor) -> Tensor:
         worth = chance_of(logits, picked) if self.spec.weighted else None
@@ -126,6 +143,10 @@ class SparseFFLayer(ChoosingLayer):
             active = active * worth.to(units.dtype)
         y: Tensor = self.down(active.flatten(-2))
         return y
+
+    @property
+    def _controller(self) -> Matrices:
+        return Matrices(self.controller_out.weight, self.controller_out.bias, self.spec.block)
 
     @property
     def _weights(self) -> Weights:

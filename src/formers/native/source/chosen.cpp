@@ -53,6 +53,16 @@ FACE int formers_slope_units(const Draws* draws, const char* kernel, int64_t thr
     return by_blocks(*draws, kernel, threads, &Kernel::slope_units);
 }
 
+FACE int formers_control(const Controller* controller, const char* kernel, int64_t threads) {
+    return in_pieces(controller->blocks, 1, kernel, threads,
+                     [&](const Kernel& with, Rows blocks) { with.control(*controller, blocks); });
+}
+
+FACE int formers_control_backward(const Controller* controller, const char* kernel, int64_t threads) {
+    return in_pieces(controller->blocks, controller->at_once, kernel, threads,
+                     [&](const Kernel& with, Rows blocks) { with.control_backward(*controller, blocks); });
+}
+
 FACE int formers_unit_products(const Units* units, const UnitArrays* arrays, const char* kernel, int64_t threads) {
     return by_units(*units, *arrays, units->rows, rows_of(units->width), kernel, threads, &Kernel::unit_products);
 }

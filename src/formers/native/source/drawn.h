@@ -11,17 +11,19 @@ struct Block {
     float numbers[MOST_CHOICES];
     long padded;
 
+    explicit Block(int64_t size) : padded(round_up(size, LANES)) {}
+
     Block(const float* from, int64_t size) : padded(round_up(size, LANES)) {
         for (long i = size; i < padded; i++) numbers[i] = -__builtin_inff();
         __builtin_memcpy(numbers, from, size * sizeof(float));
     }
 
+    void copy(const Block& other) { __builtin_memcpy(numbers, other.numbers, padded * sizeof(float)); }
+
     float largest() const {
         Floats most = load<Floats>(numbers);
         for (long i = LANES; i < padded; i += LANES) most = larger(load<Floats>(numbers + i), most);
-        float found = most[0];
-        for (int lane = 1; lane < LANES; lane++) found = most[lane] > found ? most[lane] : found;
-        return found;
+        return largest_of(most)[0];
     }
 
     int32_t place_of(float number) const {
@@ -59,36 +61,51 @@ void draw_units(const Draws& d, Rows blocks) {
     }
 }
 
+// The largest of a block, and the sum of exponentials above it, which its numbers become.
+struct Weighed {
+    float peak, total;
+};
+
+inline Weighed weigh(Block& block, float peak) {
+    Floats total = {};
+    for (long j = 0; j < block.padded; j += LANES) {
+        const Floats weights = exponential(load<Floats>(block.numbers + j) - peak);
+        store(block.numbers + j, weights);
+        total += weights;
+    }
+    return {peak, summed(total)[0]};
+}
+
 // chances[i]: the softmax of block i at what was picked there; peaks and totals: for `slope_units`.
 void weigh_units(const Draws& d, Rows blocks) {
     for (int64_t i = blocks.first; i < blocks.last; i++) {
         Block block(d.logits + i * d.size, d.size);
-        const float peak = block.largest();
-        Floats total = {};
-        for (long j = 0; j < block.padded; j += LANES) {
-            const Floats weights = exponential(load<Floats>(block.numbers + j) - peak);
-            store(block.numbers + j, weights);
-            total += weights;
-        }
-        d.peaks[i] = peak;
-        d.totals[i] = summed(total)[0];
-        d.chances[i] = block.numbers[d.picked[i]] / d.totals[i];
+        const Weighed found = weigh(block, block.largest());
+        d.peaks[i] = found.peak;
+        d.totals[i] = found.total;
+        d.chances[i] = block.numbers[d.picked[i]] / found.total;
     }
+}
+
+// Logits become the gradient by them, of `slope` by the chance of what was picked times that chance.
+inline void slope_of(Block& block, Weighed known, float slope, int32_t picked) {
+    const float scale = -slope / known.total;
+    for (long j = 0; j < block.padded; j += LANES)
+        store(block.numbers + j, exponential(load<Floats>(block.numbers + j) - known.peak) * scale);
+    block.numbers[picked] += slope;
 }
 
 // slopes (blocks, size): the gradient by the logits, of one by the chances that stands in their place in `shares`.
 void slope_units(const Draws& d, Rows blocks) {
     for (int64_t i = blocks.first; i < blocks.last; i++) {
         float* to = d.slopes + i * d.size;
-        const float slope = d.shares[i] * d.chances[i], scale = -slope / d.totals[i];
+        const float slope = d.shares[i] * d.chances[i];
         if (slope == 0.0f) {  // a unit that does not fire tells nothing
             __builtin_memset(to, 0, d.size * sizeof(float));
             continue;
         }
         Block block(d.logits + i * d.size, d.size);
-        for (long j = 0; j < block.padded; j += LANES)
-            store(block.numbers + j, exponential(load<Floats>(block.numbers + j) - d.peaks[i]) * scale);
-        block.numbers[d.picked[i]] += slope;
+        slope_of(block, {d.peaks[i], d.totals[i]}, slope, d.picked[i]);
         __builtin_memcpy(to, block.numbers, d.size * sizeof(float));
     }
 }

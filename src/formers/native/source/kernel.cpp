@@ -3,7 +3,7 @@
 // Nothing here may be shared with code for other machines, so all is in an unnamed namespace, without the C++ library.
 #include "backward.h"
 #include "chosen.h"
-#include "drawn.h"
+#include "controller.h"
 #include "forward.h"
 #include "visit_backward.h"
 #include "visit_forward.h"
@@ -60,4 +60,4 @@ void exponentials(const float* x, float* y, int64_t count) {
 extern "C" const Kernel KERNEL;
 extern "C" const Kernel KERNEL = {TEXT(KERNEL), scratch_size,  forward,        backward,   visit_scratch, visit_forward,
                               visit_backward, settle,  exponentials,  unit_products,  unit_sums, unit_outers,   draw_units,
-                              weigh_units,  slope_units};
+                              weigh_units,  slope_units, control, control_backward};

@@ -44,6 +44,8 @@ struct Kernel {
     void (*draw_units)(const Draws&, Rows blocks);
     void (*weigh_units)(const Draws&, Rows blocks);
     void (*slope_units)(const Draws&, Rows blocks);
+    void (*control)(const Controller&, Rows blocks);
+    void (*control_backward)(const Controller&, Rows blocks);
 };
 
 static inline int64_t chunks_of(const Problem& p) { return (p.length + p.chunk - 1) / p.chunk; }

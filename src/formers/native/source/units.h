@@ -31,6 +31,21 @@ struct Draws {
     float *chances, *peaks, *totals, *slopes;
 };
 
+// A controller of low rank, whose logits are kept nowhere: inner (rows, rank) times weight (blocks, rank, padded) plus bias
+// (blocks, padded), where `size` numbers of a block are real and the bias of the others is minus infinity. All else is (rows,
+// blocks), but for the gradients; see controller.h.
+struct Controller {
+    int64_t rows, blocks, size, padded, rank;
+    int64_t at_once;  // blocks that write to one of the gradients by the inner numbers, (blocks / at_once, rows, rank)
+    int64_t given;    // whether choices are there already
+    float sharpness;  // 1 / temperature
+    const float *inner, *weight, *bias, *shares;
+    int32_t* picked;
+    float *chances, *peaks, *totals;
+    const float* upstream;
+    float *by_inner, *by_weight, *by_bias;
+};
+
 // Rows of so many numbers that are worked on at a time: half a megabyte, which stays in a core's own cache.
 static inline int64_t rows_of(int64_t numbers) {
     const int64_t rows = (int64_t(1) << 17) / (numbers > 0 ? numbers : 1);

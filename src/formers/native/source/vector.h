@@ -62,6 +62,15 @@ inline Floats summed(Floats x) {
     return x;
 }
 
+// The largest of a vector's numbers, in every lane.
+template <int step = LANES / 2>
+inline Floats largest_of(Floats x) {
+    constexpr std::make_integer_sequence<int, LANES> lanes;
+    x = larger(blend<step, false>(x, x, lanes), blend<step, true>(x, x, lanes));
+    if constexpr (step > 1) return largest_of<step / 2>(x);
+    return x;
+}
+
 // exp(x) for x <= 88, within 1.1 units in the last place; 0 below -87.3, where the result would be subnormal.
 // x = n ln 2 + r with n whole and |r| <= ln(2) / 2; exp(r) by a polynomial fitted for the least relative error (3e-9);
 // 2^n by adding n to the exponent. A number that is none comes back as none.
