@@ -25,7 +25,7 @@ class Units(ctypes.Structure):
 class Arrays(ctypes.Structure):
     """The same as `UnitArrays` in source/units.h."""
 
-    _fields_ = tuple((name, ctypes.c_void_p) for name in ("values", "x", "matrix"))
+    _fields_ = tuple((name, ctypes.c_void_p) for name in ("values", "x", "matrix", "bias"))
 
 
 def refuses_units(*tensors: Tensor) -> str | None:
@@ -47,16 +47,18 @@ def products(x: Tensor, matrix: Tensor, picked: Tensor, *, kernel: str | None = 
     return values
 
 
-def sums(values: Tensor, matrix: Tensor, picked: Tensor, *, kernel: str | None = None) -> Tensor:
-    """The picked rows, weighted by values (R, K), summed over the blocks: (R, M)."""
+def sums(
+    values: Tensor, matrix: Tensor, picked: Tensor, bias: Tensor | None = None, *, kernel: str | None = None
+) -> Tensor:
+    """The picked rows, weighted by values (R, K), summed over the blocks, plus bias (M,) if there is one: (R, M)."""
     x = matrix.new_empty(len(picked), matrix.shape[1])
-    _multiply("formers_unit_sums", values, x, matrix, picked, kernel)
+    _multiply("formers_unit_sums", values, x, matrix, picked, kernel, bias)
     return x
 
 
 def outers(values: Tensor, x: Tensor, picked: Tensor, count: int, *, kernel: str | None = None) -> Tensor:
     """The gradient by a matrix of `count` rows of either: the sum of the rows of x (R, M) that picked it, by values (R, K)."""
-    matrix = x.new_zeros(count, x.shape[1])
+    matrix = x.new_empty(count, x.shape[1])
     _multiply("formers_unit_outers", values, x, matrix, picked, kernel)
     return matrix
 
@@ -77,10 +79,18 @@ def checked(picked: Tensor, size: int) -> Tensor:
     return picked.int().contiguous()
 
 
-def _multiply(function: str, values: Tensor, x: Tensor, matrix: Tensor, picked: Tensor, kernel: str | None) -> None:
+def _multiply(
+    function: str,
+    values: Tensor,
+    x: Tensor,
+    matrix: Tensor,
+    picked: Tensor,
+    kernel: str | None,
+    bias: Tensor | None = None,
+) -> None:
     """What comes in is made contiguous; what goes out was made here, and is."""
-    held = [values.contiguous(), x.contiguous(), matrix.contiguous()]
+    held = [values.contiguous(), x.contiguous(), matrix.contiguous(), None if bias is None else bias.contiguous()]
     size = len(matrix) // picked.shape[1]
     chosen = checked(picked, size)
     units = Units(*chosen.shape, size, matrix.shape[1], chosen.data_ptr())
-    run(function, [units, Arrays(*(t.data_ptr() for t in held))], kernel)
+    run(function, [units, Arrays(*(None if t is None else t.data_ptr() for t in held))], kernel)

@@ -50,7 +50,7 @@ def active_alone(
     active = F.relu(units)
     if worth is not None:
         active = active * worth.to(active.dtype)
-    return (_native_sums if by_native else _gathered_sums)(active, picked, weights) + weights.bias
+    return (_native_sums if by_native else _gathered_sums)(active, picked, weights)
 
 
 def _tokens(x: Tensor) -> int:
@@ -62,7 +62,7 @@ def _gathered_units(x: Tensor, picked: Tensor, weights: Weights) -> Tensor:
 
 
 def _gathered_sums(active: Tensor, picked: Tensor, weights: Weights) -> Tensor:
-    return (active[..., None, :] @ F.embedding(_rows(picked, weights), weights.down.t())).squeeze(-2)
+    return (active[..., None, :] @ F.embedding(_rows(picked, weights), weights.down.t())).squeeze(-2) + weights.bias
 
 
 def _rows(picked: Tensor, weights: Weights) -> Tensor:
@@ -76,7 +76,7 @@ def _native_units(x: Tensor, picked: Tensor, weights: Weights) -> Tensor:
 
 
 def _native_sums(active: Tensor, picked: Tensor, weights: Weights) -> Tensor:
-    y: Tensor = _Sums.apply(active.flatten(0, 1), weights.down, picked.flatten(0, 1))
+    y: Tensor = _Sums.apply(active.flatten(0, 1), weights.down, weights.bias, picked.flatten(0, 1))
     return y.view(*active.shape[:2], -1)
 
 
@@ -98,16 +98,16 @@ class _Products(torch.autograd.Function):
 
 
 class _Sums(torch.autograd.Function):
-    """Values (R, K) by one column of `down` (M, K N) in each block, summed: (R, M).
+    """Values (R, K) by one column of `down` (M, K N) in each block, summed, plus bias (M): (R, M).
 
     What is added to the gradient of `down` is turned back here: adding numbers that lie across takes several times as long.
     """
 
     @staticmethod
-    def forward(ctx: Any, values: Tensor, down: Tensor, picked: Tensor) -> Tensor:
+    def forward(ctx: Any, values: Tensor, down: Tensor, bias: Tensor, picked: Tensor) -> Tensor:
         matrix = down.t().contiguous()
         ctx.save_for_backward(values, matrix, picked)
-        return native.sums(values, matrix, picked)
+        return native.sums(values, matrix, picked, bias)
 
     @staticmethod
     @once_differentiable
@@ -115,4 +115,5 @@ class _Sums(torch.autograd.Function):
         values, matrix, picked = ctx.saved_tensors
         by_values = native.products(slope, matrix, picked) if ctx.needs_input_grad[0] else None
         by_matrix = native.outers(values, slope, picked, len(matrix)) if ctx.needs_input_grad[1] else None
-        return by_values, None if by_matrix is None else by_matrix.t().contiguous(), None
+        by_bias = slope.sum(0) if ctx.needs_input_grad[2] else None
+        return by_values, None if by_matrix is None else by_matrix.t().contiguous(), by_bias, None

@@ -71,7 +71,6 @@ FACE int formers_unit_sums(const Units* units, const UnitArrays* arrays, const c
     return by_units(*units, *arrays, units->rows, rows_of(units->width), kernel, threads, &Kernel::unit_sums);
 }
 
-// Adds to the matrix.
 FACE int formers_unit_outers(const Units* units, const UnitArrays* arrays, const char* kernel, int64_t threads) {
     const int64_t blocks = rows_of(units->width * units->size);
     return by_units(*units, *arrays, units->blocks, blocks, kernel, threads, &Kernel::unit_outers);

@@ -58,10 +58,15 @@ void unit_products(const Units& u, const UnitArrays& a, Rows rows) {
     }
 }
 
-// x[row] = the sum of values[row][block] * matrix[block, picked] over all blocks.
+// x[row] = the sum of values[row][block] * matrix[block, picked] over all blocks, and bias where there is one.
 void unit_sums(const Units& u, const UnitArrays& a, Rows rows) {
     constexpr int AT_ONCE = 8;
-    __builtin_memset(a.x + rows.first * u.width, 0, (rows.last - rows.first) * u.width * sizeof(float));
+    for (int64_t row = rows.first; row < rows.last; row++) {
+        if (a.bias)
+            __builtin_memcpy(a.x + row * u.width, a.bias, u.width * sizeof(float));
+        else
+            __builtin_memset(a.x + row * u.width, 0, u.width * sizeof(float));
+    }
     for (int64_t block = 0; block < u.blocks; block += AT_ONCE) {
         for (int64_t row = rows.first; row < rows.last; row++) {
             Term terms[AT_ONCE];
@@ -76,8 +81,11 @@ void unit_sums(const Units& u, const UnitArrays& a, Rows rows) {
     }
 }
 
-// matrix[block, picked] += values[row][block] * x[row], for a few blocks, which stay in the cache.
+// matrix[block, picked] = the sum of values[row][block] * x[row] over all rows that picked it, for a few blocks, which stay in
+// the cache.
 void unit_outers(const Units& u, const UnitArrays& a, Rows blocks) {
+    const int64_t each = u.size * u.width;
+    __builtin_memset(a.matrix + blocks.first * each, 0, (blocks.last - blocks.first) * each * sizeof(float));
     for (int64_t row = 0; row < u.rows; row++) {
         for (int64_t block = blocks.first; block < blocks.last; block++) {
             const int64_t at = row * u.blocks + block;

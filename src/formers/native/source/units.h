@@ -15,9 +15,10 @@ struct Rows {
     int64_t first, last;
 };
 
-// values (rows, blocks), x (rows, width), matrix (blocks * size, width).
+// values (rows, blocks), x (rows, width), matrix (blocks * size, width), bias (width) or null.
 struct UnitArrays {
     float *values, *x, *matrix;
+    const float* bias;
 };
 
 constexpr int64_t MOST_CHOICES = 1024;  // in a block: they are held on the stack
