@@ -35,7 +35,9 @@ assert not isinstance(library.open_tiles(), str), library.open_tiles()
 def test_kernels_touch_nothing_that_is_not_theirs(tmp_path: Path) -> None:
     made = build(tmp_path / "_sorted.so", sources("source"), COMMON, *PLAIN)
     here = Path(__file__).parent
-    run_tests(PREPARE, made, [here / "test_visits.py", here / "test_sorted_chunks.py", here / "test_hashing.py"])
+    chosen = here.parent / "unit" / "sparse"
+    tests = [here / name for name in ("test_visits.py", "test_sorted_chunks.py", "test_hashing.py")]
+    run_tests(PREPARE, made, [*tests, chosen / "test_controller.py", chosen / "test_choosing_native.py"])
 
 
 def test_products_by_tiles_touch_nothing_that_is_not_theirs(tmp_path: Path) -> None:

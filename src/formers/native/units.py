@@ -25,7 +25,10 @@ class Units(ctypes.Structure):
 class Arrays(ctypes.Structure):
     """The same as `UnitArrays` in source/units.h."""
 
-    _fields_ = tuple((name, ctypes.c_void_p) for name in ("values", "x", "matrix", "bias"))
+    _fields_ = (
+        *((name, ctypes.c_void_p) for name in ("values", "x", "matrix", "bias")),
+        ("turned", ctypes.c_int64),
+    )
 
 
 def refuses_units(*tensors: Tensor) -> str | None:
@@ -56,10 +59,14 @@ def sums(
     return x
 
 
-def outers(values: Tensor, x: Tensor, picked: Tensor, count: int, *, kernel: str | None = None) -> Tensor:
-    """The gradient by a matrix of `count` rows of either: the sum of the rows of x (R, M) that picked it, by values (R, K)."""
-    matrix = x.new_empty(count, x.shape[1])
-    _multiply("formers_unit_outers", values, x, matrix, picked, kernel)
+def outers(
+    values: Tensor, x: Tensor, picked: Tensor, size: int, *, turned: bool = False, kernel: str | None = None
+) -> Tensor:
+    """The gradient by a matrix (K N, M) of either, with blocks of N = size: for each of its rows, the sum of the rows of
+    x (R, M) that picked it, by values (R, K). turned: (M, K N)."""
+    sides = (size * picked.shape[1], x.shape[1])
+    matrix = x.new_empty(sides[::-1] if turned else sides)
+    _multiply("formers_unit_outers", values, x, matrix, picked, kernel, turned=turned)
     return matrix
 
 
@@ -87,10 +94,11 @@ def _multiply(
     picked: Tensor,
     kernel: str | None,
     bias: Tensor | None = None,
+    turned: bool = False,
 ) -> None:
     """What comes in is made contiguous; what goes out was made here, and is."""
     held = [values.contiguous(), x.contiguous(), matrix.contiguous(), None if bias is None else bias.contiguous()]
-    size = len(matrix) // picked.shape[1]
+    size = matrix.numel() // (picked.shape[1] * x.shape[1])
     chosen = checked(picked, size)
-    units = Units(*chosen.shape, size, matrix.shape[1], chosen.data_ptr())
-    run(function, [units, Arrays(*(None if t is None else t.data_ptr() for t in held))], kernel)
+    units = Units(*chosen.shape, size, x.shape[1], chosen.data_ptr())
+    run(function, [units, Arrays(*(None if t is None else t.data_ptr() for t in held), int(turned))], kernel)

@@ -93,15 +93,12 @@ class _Products(torch.autograd.Function):
     def backward(ctx: Any, slope: Tensor) -> tuple[Tensor | None, ...]:
         x, matrix, picked = ctx.saved_tensors
         by_x = native.sums(slope, matrix, picked) if ctx.needs_input_grad[0] else None
-        by_matrix = native.outers(slope, x, picked, len(matrix)) if ctx.needs_input_grad[1] else None
+        by_matrix = native.outers(slope, x, picked, len(matrix) // picked.shape[1]) if ctx.needs_input_grad[1] else None
         return by_x, by_matrix, None
 
 
 class _Sums(torch.autograd.Function):
-    """Values (R, K) by one column of `down` (M, K N) in each block, summed, plus bias (M): (R, M).
-
-    What is added to the gradient of `down` is turned back here: adding numbers that lie across takes several times as long.
-    """
+    """Values (R, K) by one column of `down` (M, K N) in each block, summed, plus bias (M): (R, M)."""
 
     @staticmethod
     def forward(ctx: Any, values: Tensor, down: Tensor, bias: Tensor, picked: Tensor) -> Tensor:
@@ -114,6 +111,7 @@ class _Sums(torch.autograd.Function):
     def backward(ctx: Any, slope: Tensor) -> tuple[Tensor | None, ...]:
         values, matrix, picked = ctx.saved_tensors
         by_values = native.products(slope, matrix, picked) if ctx.needs_input_grad[0] else None
-        by_matrix = native.outers(values, slope, picked, len(matrix)) if ctx.needs_input_grad[1] else None
+        size = len(matrix) // picked.shape[1]
+        by_down = native.outers(values, slope, picked, size, turned=True) if ctx.needs_input_grad[1] else None
         by_bias = slope.sum(0) if ctx.needs_input_grad[2] else None
-        return by_values, None if by_matrix is None else by_matrix.t().contiguous(), by_bias, None
+        return by_values, by_down, by_bias, None

@@ -35,7 +35,7 @@ def test_every_kernel_multiplies_chosen_rows(shape: tuple[int, ...], threads: in
     rows, blocks, size, width = shape
     torch.manual_seed(0)
     x, matrix = torch.randn(rows, width), torch.randn(blocks * size, width)
-    values = torch.randn(rows, blocks).relu()
+    values, bias = torch.randn(rows, blocks).relu(), torch.randn(width)
     picked = torch.randint(size, (rows, blocks), dtype=torch.uint8)
     at = picked.long() + torch.arange(blocks) * size
     made = (values[..., None] * x[:, None]).flatten(0, 1)
@@ -48,8 +48,11 @@ def test_every_kernel_multiplies_chosen_rows(shape: tuple[int, ...], threads: in
             torch.testing.assert_close(products, (matrix[at] @ x[..., None]).squeeze(-1), **close)
             sums = units.sums(values, matrix, picked, kernel=kernel)
             torch.testing.assert_close(sums, (values[:, None] @ matrix[at]).squeeze(1), **close)
-            outers = units.outers(values, x, picked, len(matrix), kernel=kernel)
-            torch.testing.assert_close(outers, torch.zeros_like(matrix).index_add_(0, at.flatten(), made), **close)
+            torch.testing.assert_close(units.sums(values, matrix, picked, bias, kernel=kernel), sums + bias, **close)
+            told = torch.zeros_like(matrix).index_add_(0, at.flatten(), made)
+            torch.testing.assert_close(units.outers(values, x, picked, size, kernel=kernel), told, **close)
+            turned = units.outers(values, x, picked, size, turned=True, kernel=kernel)
+            torch.testing.assert_close(turned, told.mT.contiguous(), **close)
     finally:
         torch.set_num_threads(before)
 

@@ -81,18 +81,37 @@ void unit_sums(const Units& u, const UnitArrays& a, Rows rows) {
     }
 }
 
+// (rows, width) -> (width, rows), `row` numbers from one to the next.
+inline void lay_across(const float* from, int64_t rows, int64_t width, float* to, int64_t row) {
+    for (int64_t i = 0; i < rows; i += LANES)
+        for (int64_t j = 0; j < width; j += LANES) {
+            if (i + LANES > rows || j + LANES > width) {
+                for (int64_t m = j; m < j + LANES && m < width; m++)
+                    for (int64_t n = i; n < i + LANES && n < rows; n++) to[m * row + n] = from[n * width + m];
+                continue;
+            }
+            Floats square[LANES];
+            for (int n = 0; n < LANES; n++) square[n] = load<Floats>(from + (i + n) * width + j);
+            transpose(square);
+            for (int m = 0; m < LANES; m++) store(to + (j + m) * row + i, square[m]);
+        }
+}
+
 // matrix[block, picked] = the sum of values[row][block] * x[row] over all rows that picked it, for a few blocks, which stay in
-// the cache.
-void unit_outers(const Units& u, const UnitArrays& a, Rows blocks) {
+// the cache. Where the matrix is turned, (width, blocks * size), they are made in `scratch` first, which has room for them.
+void unit_outers(const Units& u, const UnitArrays& a, Rows blocks, float* scratch) {
     const int64_t each = u.size * u.width;
-    __builtin_memset(a.matrix + blocks.first * each, 0, (blocks.last - blocks.first) * each * sizeof(float));
-    for (int64_t row = 0; row < u.rows; row++) {
+    float* sums = a.turned ? scratch : a.matrix + blocks.first * each;
+    __builtin_memset(sums, 0, (blocks.last - blocks.first) * each * sizeof(float));
+    for (int64_t row = 0; row < u.rows; row++)
         for (int64_t block = blocks.first; block < blocks.last; block++) {
             const int64_t at = row * u.blocks + block;
             const Term term = {a.values[at], a.x + row * u.width};
-            if (term.weight != 0.0f) add_terms(a.matrix + (block * u.size + u.picked[at]) * u.width, &term, 1, u.width);
+            float* to = sums + (block - blocks.first) * each + u.picked[at] * u.width;
+            if (term.weight != 0.0f) add_terms(to, &term, 1, u.width);
         }
-    }
+    for (int64_t block = blocks.first; a.turned && block < blocks.last; block++)
+        lay_across(sums + (block - blocks.first) * each, u.size, u.width, a.matrix + block * u.size, u.blocks * u.size);
 }
 
 }  // namespace

@@ -9,21 +9,26 @@ namespace {
 // The numbers of one block, padded to whole vectors with what is never chosen.
 struct Block {
     float numbers[MOST_CHOICES];
-    long padded;
+    long size, padded;
 
-    explicit Block(int64_t size) : padded(round_up(size, LANES)) {}
+    explicit Block(int64_t count) : size(count), padded(round_up(count, LANES)) {}
 
-    Block(const float* from, int64_t size) : padded(round_up(size, LANES)) {
+    Block(const float* from, int64_t count) : Block(count) {
         for (long i = size; i < padded; i++) numbers[i] = -__builtin_inff();
         __builtin_memcpy(numbers, from, size * sizeof(float));
     }
-
-    void copy(const Block& other) { __builtin_memcpy(numbers, other.numbers, padded * sizeof(float)); }
 
     float largest() const {
         Floats most = load<Floats>(numbers);
         for (long i = LANES; i < padded; i += LANES) most = larger(load<Floats>(numbers + i), most);
         return largest_of(most)[0];
+    }
+
+    // Of numbers that never fall: how many come before the first that is larger than this one; all where none is.
+    int32_t before(float number) const {
+        Ints count = {};
+        for (long i = 0; i < padded; i += LANES) count -= load<Floats>(numbers + i) <= number;
+        return int32_t(summed(__builtin_convertvector(count, Floats))[0]);
     }
 
     int32_t place_of(float number) const {
@@ -33,31 +38,27 @@ struct Block {
     }
 };
 
-// Goes through weights, of which the largest is 1, to this share of their sum, and says where that is.
-int32_t drawn(Block& block, float peak, float sharpness, float share) {
-    float sums[MOST_CHOICES / LANES];
+// Goes through the weights of logits, of which the largest is 1, to this share of their sum, and says where that is. Without a
+// branch, since no two draws end alike. sums: room for as many numbers.
+inline int32_t drawn(const Block& logits, float peak, float sharpness, float share, Block& sums) {
     float total = 0.0f;
-    for (long i = 0; i < block.padded; i += LANES) {
-        const Floats weights = exponential((load<Floats>(block.numbers + i) - peak) * sharpness);
-        store(block.numbers + i, weights);
-        total += sums[i / LANES] = summed(weights)[0];
+    for (long i = 0; i < logits.padded; i += LANES) {
+        const Floats weights = exponential((load<Floats>(logits.numbers + i) - peak) * sharpness);
+        const Floats so_far = running(weights) + total;
+        store(sums.numbers + i, so_far);
+        total = so_far[LANES - 1];
     }
-    float left = share * total;
-    long i = 0;
-    for (; i + LANES < block.padded && !(left < sums[i / LANES]); i += LANES) left -= sums[i / LANES];
-    for (; i < block.padded; i++) {
-        left -= block.numbers[i];
-        if (left < 0.0f) return int32_t(i);
-    }
-    return block.place_of(1.0f);  // rounding has led past the end
+    const int32_t place = sums.before(share * total);
+    return place < logits.size ? place : logits.place_of(peak);  // rounding has led past the end
 }
 
 // picked[i]: the choice in block i of logits (blocks, size), by shares (blocks); the largest where there are no shares.
 void draw_units(const Draws& d, Rows blocks) {
+    Block sums(d.size);
     for (int64_t i = blocks.first; i < blocks.last; i++) {
-        Block block(d.logits + i * d.size, d.size);
-        const float peak = block.largest();
-        d.picked[i] = d.shares ? drawn(block, peak, d.sharpness, d.shares[i]) : block.place_of(peak);
+        const Block logits(d.logits + i * d.size, d.size);
+        const float peak = logits.largest();
+        d.picked[i] = d.shares ? drawn(logits, peak, d.sharpness, d.shares[i], sums) : logits.place_of(peak);
     }
 }
 

@@ -40,11 +40,11 @@ struct Kernel {
     void (*exponential)(const float* x, float* y, int64_t count);  // count: a multiple of 16
     void (*unit_products)(const Units&, const UnitArrays&, Rows rows);
     void (*unit_sums)(const Units&, const UnitArrays&, Rows rows);
-    void (*unit_outers)(const Units&, const UnitArrays&, Rows blocks);
+    void (*unit_outers)(const Units&, const UnitArrays&, Rows blocks, float* scratch);
     void (*draw_units)(const Draws&, Rows blocks);
     void (*weigh_units)(const Draws&, Rows blocks);
     void (*slope_units)(const Draws&, Rows blocks);
-    void (*control)(const Controller&, Rows blocks);
+    void (*control)(const Controller&, Rows rows);
     void (*control_backward)(const Controller&, Rows blocks);
 };
 

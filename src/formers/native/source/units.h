@@ -19,6 +19,7 @@ struct Rows {
 struct UnitArrays {
     float *values, *x, *matrix;
     const float* bias;
+    int64_t turned;  // whether the matrix lies as (width, blocks * size)
 };
 
 constexpr int64_t MOST_CHOICES = 1024;  // in a block: they are held on the stack

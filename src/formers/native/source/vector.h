@@ -71,6 +71,23 @@ inline Floats largest_of(Floats x) {
     return x;
 }
 
+// Lane i: the sum of lanes 0 to i.
+template <int step, int... lane>
+inline Floats moved_up(Floats x, std::integer_sequence<int, lane...>) {
+#if defined(__clang__)
+    return __builtin_shufflevector(x, Floats{}, (lane < step ? LANES + lane : lane - step)...);
+#else
+    return __builtin_shuffle(x, Floats{}, Ints{(lane < step ? LANES + lane : lane - step)...});
+#endif
+}
+
+template <int step = 1>
+inline Floats running(Floats x) {
+    x += moved_up<step>(x, std::make_integer_sequence<int, LANES>());
+    if constexpr (step * 2 < LANES) return running<step * 2>(x);
+    return x;
+}
+
 // exp(x) for x <= 88, within 1.1 units in the last place; 0 below -87.3, where the result would be subnormal.
 // x = n ln 2 + r with n whole and |r| <= ln(2) / 2; exp(r) by a polynomial fitted for the least relative error (3e-9);
 // 2^n by adding n to the exponent. A number that is none comes back as none.
