@@ -25,7 +25,7 @@ int in_pieces(int64_t count, int64_t at_once, const char* name, int64_t threads,
 }
 
 constexpr int64_t BLOCKS = 4096;  // that are chosen in at a time
-constexpr int64_t ROWS = 128;     // and those whose choices a controller makes at a time
+constexpr int64_t DECIDED = 128;  // rows whose choices a controller makes at a time
 
 using OfBlocks = void (*)(const Draws&, Rows);
 
@@ -57,7 +57,7 @@ FACE int formers_slope_units(const Draws* draws, const char* kernel, int64_t thr
 }
 
 FACE int formers_control(const Controller* controller, const char* kernel, int64_t threads) {
-    return in_pieces(controller->rows, ROWS, kernel, threads,
+    return in_pieces(controller->rows, DECIDED, kernel, threads,
                      [&](const Kernel& with, Rows rows) { with.control(*controller, rows); });
 }
 
