@@ -13,15 +13,6 @@ SIZES = [2, 3, 16, 50, 64, 256, 1000]
 pytestmark = pytest.mark.skipif(REASON is not None, reason=str(REASON))
 
 
-@pytest.fixture(params=["plain", "avx2", "avx512"])
-def kernel(request: pytest.FixtureRequest) -> str:
-    try:
-        draws.draw(torch.zeros(1, 2), kernel=request.param)
-    except FormersError:
-        pytest.skip(f"this machine does not run {request.param}")
-    return request.param
-
-
 def some(size: int) -> Tensor:
     return 2 * torch.randn(300, 4, size, generator=torch.Generator().manual_seed(size))
 

@@ -37,15 +37,6 @@ REASON = control.refuses_control(some(1), matrices(1, 2, 1))
 pytestmark = pytest.mark.skipif(REASON is not None, reason=str(REASON))
 
 
-@pytest.fixture(params=["plain", "avx2", "avx512"])
-def kernel(request: pytest.FixtureRequest) -> str:
-    try:
-        draws.draw(torch.zeros(1, 2), kernel=request.param)
-    except FormersError:
-        pytest.skip(f"this machine does not run {request.param}")
-    return request.param
-
-
 @pytest.mark.parametrize("shape", SHAPES)
 def test_choices_and_chances_are_those_of_the_logits(shape: tuple[int, int, int], kernel: str) -> None:
     of, inner = matrices(*shape), some(shape[2])
