@@ -39,7 +39,7 @@ def plainly(q: Tensor, k: Tensor, v: Tensor, matrix: Tensor, block: int) -> Tens
 def test_equals_a_softmax_over_the_block_and_what_is_mixed_beside_it(blocks: int, block: int) -> None:
     length, rows = blocks * block, 2
     q, k, v = (drawn(rows, length, HEADS, WIDTH) for _ in range(3))
-    weights = drawn(rows, HEADS, blocks, blocks)
+    weights = drawn(rows, HEADS, blocks, blocks).detach().softmax(-1).requires_grad_()  # as sorting's: rows add up to 1
     given = [t.transpose(1, 2) for t in (q, k, v)]
     got = beside.attend_earlier(*given, weights.tril(-1), block)
     want = plainly(*(t.double() for t in given), weights.tril(-1).double(), block)

@@ -78,7 +78,7 @@ inline void dot_one(const Place& place, const Input& in, int64_t b, float* y) {
 #endif
 
 // Where vectors were made ready for these products: does them.
-inline bool dot_ready(const Place& place, const Input& in, float* y, int64_t y_stride) {
+inline bool dot_ready(const Place& place, const Input& in, [[maybe_unused]] float* y, [[maybe_unused]] int64_t y_stride) {
     [[maybe_unused]] const Form form = in.ready ? form_of(place.m.type, in.batch) : Form::floats;
 #ifdef HAS_TILES
     if (form == Form::tiles && !place.list && place.count >= SIDE) {
