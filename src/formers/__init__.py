@@ -1,8 +1,5 @@
 """The whole Transformer family in one library: one set of parts composes every member."""
 
-from formers.after_encoder import (
-    AfterEncoder,
-)
 from formers.attention import (
     LSH,
     ApproximateSearch,
@@ -71,11 +68,15 @@ from formers.attention import (
 )
 from formers.block import Block, stack
 from formers.canvas import Canvas
-from formers.channels import ChannelEmbedding
 from formers.control.decision import DecisionTransformer
 from formers.depth import ACT, SeparableConv, Universal
 from formers.embedding import Embedding
+from formers.embedding.channels import ChannelEmbedding
+from formers.embedding.projected import ProjectedEmbedding
 from formers.encoder_decoder import EncoderDecoder
+from formers.encoder_decoder.after_encoder import (
+    AfterEncoder,
+)
 from formers.errors import CheckpointError, ConfigError, DataError, FormersError
 from formers.exits import Decay, Exits, LearnedConfidence, Saturation, SoftmaxResponse
 from formers.exits.halting import (
@@ -90,7 +91,6 @@ from formers.family import ACTORS, MEMBERS, make
 from formers.feedback import Feedback
 from formers.feedforward import GLU, MLP
 from formers.fourier import Fourier
-from formers.gated import Gated, GRUGate, HighwayGate, InputGate, OutputGate, SigTanhGate
 from formers.head import MaskedLM, Pooler, Tied, Untied
 from formers.init import FanIn, Normal, Xavier
 from formers.layer_inputs import KeepInputs
@@ -123,15 +123,14 @@ from formers.position import (
     TimeBin,
     TransformerXL,
 )
-from formers.projected import ProjectedEmbedding
 from formers.recomputed import Recomputed
 from formers.recurrence import (
     SRUBranch,
 )
 from formers.residual import PostNorm, PreNorm
+from formers.residual.gated import Gated, GRUGate, HighwayGate, InputGate, OutputGate, SigTanhGate
 from formers.retrieval import RetrievalGate
 from formers.reversible import Reversible
-from formers.saved_state import load_state, save_state
 from formers.sparse import (
     BlockFF,
     LocalHead,
@@ -141,6 +140,7 @@ from formers.sparse import (
     SparseFF,
     SwitchFF,
 )
+from formers.state.saved import load_state, save_state
 
 __version__ = "0.1.0"
 

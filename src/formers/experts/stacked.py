@@ -10,7 +10,7 @@ from torch.autograd.function import once_differentiable
 from torch.nn import functional as F
 
 from formers.experts.init import truncated_
-from formers.multiply import multiply, multiply_all
+from formers.products.multiply import multiply, multiply_all
 
 
 class StackedLinear(nn.Module):

@@ -6,10 +6,10 @@ from formers.embedding import Embedding
 from formers.family.originals import SMALL
 from formers.family.registry import member
 from formers.feedforward import MLP
-from formers.gated import Gate, Gated, GRUGate
 from formers.layer_inputs import KeepInputs
 from formers.model import Decoder
 from formers.position import TransformerXL
+from formers.residual.gated import Gate, Gated, GRUGate
 
 
 def gtrxl_block(

@@ -3,8 +3,8 @@
 from formers.attention import Attention, Causal, CrossAttention, Local1D, Local2D, Pattern
 from formers.block import Block, stack
 from formers.canvas import Canvas
-from formers.channels import ChannelEmbedding
 from formers.embedding import Embedding
+from formers.embedding.channels import ChannelEmbedding
 from formers.encoder_decoder import EncoderDecoder
 from formers.errors import ConfigError
 from formers.family.registry import member

@@ -7,6 +7,7 @@ from formers.attention import Attention, ConvolvedSlots, Layerwise, LinearSlots,
 from formers.attention.low_rank.compress import Compression
 from formers.block import Block, stack
 from formers.embedding import Embedding
+from formers.embedding.projected import ProjectedEmbedding
 from formers.errors import ConfigError
 from formers.family.originals import SMALL
 from formers.family.registry import member
@@ -16,7 +17,6 @@ from formers.head import MaskedLM
 from formers.model import Encoder
 from formers.norm import LayerNorm
 from formers.position import Learned
-from formers.projected import ProjectedEmbedding
 from formers.residual import PostNorm
 
 Share = Literal["none", "headwise", "keys_values", "layers"]

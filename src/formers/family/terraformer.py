@@ -3,12 +3,12 @@ feed-forward."""
 
 from itertools import cycle, islice
 
-from formers.after_encoder import AfterEncoder
 from formers.attention import LSH, Attention, MultConv
 from formers.block import Block
 from formers.call import Layer
 from formers.embedding import Embedding
 from formers.encoder_decoder import EncoderDecoder
+from formers.encoder_decoder.after_encoder import AfterEncoder
 from formers.errors import ConfigError
 from formers.family.content import lsh_attention
 from formers.family.registry import member

@@ -11,6 +11,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from formers.block import Block, stack
+from formers.embedding.projected import ProjectedEmbedding
 from formers.feedforward import MLP
 from formers.fourier import Fourier
 from formers.head import MaskedLM, Pooler
@@ -24,7 +25,6 @@ from formers.init import Normal
 from formers.model import Encoder
 from formers.norm import LayerNorm
 from formers.position import Learned
-from formers.projected import ProjectedEmbedding
 from formers.residual import PostNorm
 
 DEFAULTS = {"vocab_size": 32_000, "hidden_act": "gelu_tanh", "type_vocab_size": 4}

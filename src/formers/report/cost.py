@@ -22,11 +22,11 @@ import formers.report.memorizing_price
 import formers.report.retrieval_price
 import formers.report.span_price
 import formers.report.sparse_price  # noqa: F401 - they register prices
-from formers.after_encoder import AfterEncoder
 from formers.attention import Attention, Layerwise
 from formers.block import Block
 from formers.depth import Universal
 from formers.encoder_decoder import EncoderDecoder
+from formers.encoder_decoder.after_encoder import AfterEncoder
 from formers.errors import FormersError
 from formers.exits import Exits
 from formers.feedforward import FeedForward

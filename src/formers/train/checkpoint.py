@@ -12,8 +12,8 @@ from torch import nn
 
 from formers.data.atomic import read_json, write_json
 from formers.errors import CheckpointError, DataError
-from formers.saved_state import load_state, save_state
 from formers.spec import Spec
+from formers.state.saved import load_state, save_state
 from formers.train.digest import digest_of_file
 from formers.train.folder import whole_folder
 from formers.train.moments import read_moments, write_moments

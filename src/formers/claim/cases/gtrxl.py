@@ -16,13 +16,13 @@ from formers.claim.pupil import AsTorch
 from formers.control.agent import PPO, Learner, Rollouts, act, gtrxl_agent
 from formers.control.environment import Environment
 from formers.feedforward import MLP
-from formers.gated import Gated, GRUGate
 from formers.head import Untied
 from formers.model import Decoder
 from formers.norm import LayerNorm
 from formers.position import TransformerXL
 from formers.report.rows import Row, value_at_least
 from formers.residual import PostNorm, PreNorm, Residual
+from formers.residual.gated import Gated, GRUGate
 from formers.train import AdamW, Constant, TrainSpec
 from formers.train.update import Updater
 

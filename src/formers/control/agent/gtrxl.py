@@ -5,7 +5,7 @@ from formers.block import stack
 from formers.control.agent.model import THIS_EPISODE, Agent
 from formers.control.spaces import Space
 from formers.family.control import gtrxl_block
-from formers.gated import GRUGate
+from formers.residual.gated import GRUGate
 
 
 def gtrxl_agent(

@@ -6,10 +6,10 @@ from typing import Any
 import numpy as np
 from torch import Tensor
 
-from formers.after_encoder import AfterEncoderLayer
 from formers.attention.cross import CrossAttentionLayer
 from formers.attention.kernel.cross import KernelCrossAttentionLayer
 from formers.call import Call, Encoded
+from formers.encoder_decoder.after_encoder import AfterEncoderLayer
 from formers.native.engine.build import Builder
 from formers.native.engine.rules import feature_rule
 from formers.native.engine.run import Session

@@ -5,8 +5,8 @@ from typing import Any
 
 from torch import nn
 
-from formers.after_encoder import AfterEncoderLayer
 from formers.block import BlockLayer
+from formers.encoder_decoder.after_encoder import AfterEncoderLayer
 from formers.errors import NoRuleError
 from formers.feedforward import GLULayer, MLPLayer
 from formers.linear import LinearLayer

@@ -9,7 +9,7 @@ from torch.nn import functional as F
 
 from formers.call import Layer
 from formers.products import Matrix, products
-from formers.residual import PreNormRule, Residual, ResidualRule, Sublayer
+from formers.residual.rules import PreNormRule, Residual, ResidualRule, Sublayer
 from formers.spec.core import Site, Spec
 
 

@@ -28,9 +28,9 @@ from formers import (
     SparseFF,
     stack,
 )
-from formers.after_encoder import AfterEncoder
 from formers.attention import LSH, MultConv, SharedQK
 from formers.call import Call, Encoded
+from formers.encoder_decoder.after_encoder import AfterEncoder
 from formers.linear import Linear
 from formers.places import Places
 from formers.position import SelfLast

@@ -5,7 +5,7 @@ from collections.abc import Iterator
 from torch import Tensor, nn
 
 from formers.call import Call
-from formers.embedding import Embedding, EmbeddingLayer
+from formers.embedding.table import Embedding, EmbeddingLayer
 from formers.spec.core import Site
 
 

@@ -8,10 +8,10 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.utils.flop_counter import FlopCounterMode
 
-from formers import multiply as module
-from formers.multiply import multiply, multiply_all, parts_of_tiles
 from formers.native.gemm import refuses_tiles
 from formers.products import Matrix, linear, products
+from formers.products import multiply as module
+from formers.products.multiply import multiply, multiply_all, parts_of_tiles
 
 needs_tiles = pytest.mark.skipif(refuses_tiles() is not None, reason=str(refuses_tiles()))
 
@@ -21,7 +21,7 @@ def small(monkeypatch: pytest.MonkeyPatch) -> None:
     """Every product counts as a large one."""
     monkeypatch.setattr(module, "LEAST", 0)
     monkeypatch.setattr(module, "NARROW", 1)
-    monkeypatch.setattr("formers.products.SHORT", 0)
+    monkeypatch.setattr("formers.products.layers.SHORT", 0)
 
 
 @pytest.fixture

@@ -3,7 +3,7 @@
 from torch import Tensor
 
 from formers.call import Call
-from formers.embedding import Embedding, EmbeddingLayer
+from formers.embedding.table import Embedding, EmbeddingLayer
 from formers.products import Matrix
 from formers.spec.core import Site
 

@@ -13,7 +13,7 @@ from torch import Tensor
 from formers.data.atomic import replacing
 from formers.errors import CheckpointError
 from formers.places import Places
-from formers.state import Log
+from formers.state.value import Log
 
 STRUCTURE = "structure"
 

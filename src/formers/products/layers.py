@@ -6,7 +6,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from formers.multiply import multiply, parts_of_tiles
+from formers.products.multiply import multiply, parts_of_tiles
 
 SHORT = 1 << 17  # numbers of x up to which adding a few gradients costs less than a step of autograd in Python
 

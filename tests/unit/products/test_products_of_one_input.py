@@ -6,12 +6,12 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from formers.products import SHORT, products
+from formers.products.layers import SHORT, products
 
 
 @pytest.fixture(autouse=True)
 def every_input_counts_as_long(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("formers.products.SHORT", 0)
+    monkeypatch.setattr("formers.products.layers.SHORT", 0)
 
 
 def layers(*, bias: bool = True) -> list[nn.Linear]:
@@ -28,7 +28,7 @@ def gradients(outs: Sequence[Tensor], by: Sequence[Tensor]) -> tuple[Tensor, ...
 
 
 def test_a_short_input_goes_layer_by_layer(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("formers.products.SHORT", SHORT)
+    monkeypatch.setattr("formers.products.layers.SHORT", SHORT)
     x = torch.randn(SHORT // 4, 4, requires_grad=True)
     each = [nn.Linear(4, 1), nn.Linear(4, 1)]
     names = [type(products(given, *each)[0].grad_fn).__name__ for given in (x, torch.cat([x, x[:1]]))]

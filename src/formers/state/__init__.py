@@ -1,0 +1,5 @@
+"""What a model remembers between calls, as a value: held, saved as a file, and carried through training."""
+
+from formers.state.value import Log, detach, handed_on, select, tensors, tree_map
+
+__all__ = ["Log", "detach", "handed_on", "select", "tensors", "tree_map"]
