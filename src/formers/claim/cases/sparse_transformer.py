@@ -30,6 +30,8 @@ WAYS: dict[str, tuple[Kind, Use]] = {
     "strided, merged": ("strided", "merged"),
     "strided, by heads": ("strided", "heads"),
     "fixed, layer by layer": ("fixed", "alternate"),
+    "fixed, merged": ("fixed", "merged"),
+    "fixed, by heads": ("fixed", "heads"),
 }
 
 
@@ -46,7 +48,7 @@ def patterns(trial: Trial) -> Iterator[Row]:
     Inputs are shifted: what is told at a place is the pixel behind the one that is read there. The pixel above it stands
     `stride - 1` back, and so in the window and in no column of the query; 6 rows up, it is two steps away.
     """
-    learner = TINY if trial.quick else RowLearner()
+    learner = TINY if trial.quick else RowLearner(steps=1_800, rate=1e-3)
     ways = {name: factorised(*way, HEADS, SIDE, CELLS) for name, way in WAYS.items()}
     ways |= {"the last 12 pixels alone": (Causal() & Window(SIDE),), "all pixels": (Causal(),)}
     layers = {name: tuple(Attention(HEADS, pattern=seen) for seen in way) for name, way in ways.items()}
@@ -62,25 +64,27 @@ def patterns(trial: Trial) -> Iterator[Row]:
 
 
 def share_reached(way: tuple[Pattern, ...]) -> tuple[float, float]:
-    """Of all pairs under the lower triangle, the share that one layer's first head meets (the mean over the layers), and
-    that two layers, in turn, carry over."""
+    """Of all pairs under the lower triangle, the share that a head meets (the mean over heads and layers), and that two
+    layers, in turn, carry over by whichever of their heads."""
     at = Places.run(0, SIDE**2)
-    masks = [each.at_head(0).visible(queries(at), keys(at), torch.zeros(1, 1, 1)).squeeze().double() for each in way]
-    lower, upper = masks[0], masks[-1]
+    alone = torch.zeros(1, 1, 1)
+    masks = [[layer.at_head(n).visible(queries(at), keys(at), alone).squeeze() for n in range(HEADS)] for layer in way]
+    layers = [torch.stack(heads).any(0).double() for heads in masks]
     pairs = at.length * (at.length + 1) / 2
-    met = sum(float(mask.sum()) for mask in masks) / len(masks)
-    return met / pairs, float((upper @ lower > 0).sum()) / pairs
+    met = sum(float(mask.sum()) for heads in masks for mask in heads) / (HEADS * len(masks))
+    return met / pairs, float((layers[-1] @ layers[0] > 0).sum()) / pairs
 
 
 @dataclass(frozen=True)
 class Deep:
-    """A very deep stack that learns a few short texts by heart."""
+    """A very deep stack that learns a few short texts by heart, its learning rate rising over the first steps."""
 
     depth: int = 200
     dim: int = 32
     texts: int = 2
-    steps: int = 20
-    rate: float = 1e-2
+    steps: int = 60
+    warmup: int = 20
+    rate: float = 3e-3
 
     def spec(self, depth: int) -> Decoder:
         sizes: dict[str, Any] = {"vocab": 16, "dim": self.dim, "heads": 2, "shape": (6, 6), "stride": 6, "cells": 1}
@@ -88,15 +92,17 @@ class Deep:
         return spec
 
     def losses(self, trial: Trial) -> list[float]:
-        """Bits a token, before each step and after the last."""
+        """Bits a token, before each step."""
         torch.manual_seed(0)
         model = self.spec(self.depth).build().train()
         text = torch.randint(16, (self.texts, 33))
         optimizer = torch.optim.AdamW(model.parameters(), self.rate)
+        schedule = torch.optim.lr_scheduler.LinearLR(optimizer, 1 / self.warmup, total_iters=self.warmup - 1)
         found = []
         with trial.progress(f"{self.depth} layers", self.steps) as tick:
             for _ in range(self.steps):
                 found.append(step(model, text, optimizer))
+                schedule.step()
                 tick()
         return found
 
