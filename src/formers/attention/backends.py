@@ -23,8 +23,7 @@ from formers.position.self_last import SelfLastLayer
 
 SMALL = 1024 * 1024  # up to this many pairs, one dense product is faster than any schedule
 SPARSE = 0.25  # a schedule that meets fewer of the pairs than this is worth following
-FEW = 256 * 256  # up to this many pairs a mask costs less than blocks,
-MOST = 0.6  # and up to as many as masks are kept of, where more than this share of them is seen
+FEW = 256 * 256  # up to this many pairs a mask costs less than blocks
 
 
 class Backend(Protocol):
@@ -80,9 +79,9 @@ class Sdpa:
         return out.masked_fill(~request.mask().any(-1, keepdim=True), 0) if blind else out
 
     def _few(self, request: Request) -> bool:
-        """Whether one product with a mask costs no more than blocks do."""
+        """Whether one product with a mask costs no more than blocks do, which are planned anew where places are not plain."""
         pairs = request.at.length * request.to.length
-        return pairs <= FEW or (pairs <= KEPT and request.seen > MOST)
+        return pairs <= FEW or (pairs <= KEPT and not request.plain)
 
     def _shown(self, request: Request) -> Shown:
         """What fused kernels know without a mask, as the pattern says at once, or as its blocks come to together."""

@@ -69,12 +69,6 @@ class Request(NamedTuple):
         return self.at.start is not None and self.to.start is not None and not marked
 
     @property
-    def seen(self) -> float:
-        """The share of all pairs that its blocks show, in the mean of the different heads; 1 where it is not plain."""
-        pairs = self.visits.pairs if self.plain else None
-        return 1.0 if pairs is None else sum(pairs) / len(pairs) / (self.at.length * self.to.length)
-
-    @property
     def shown(self) -> Shown:
         """What its blocks come to together, see `visits`; where it is not plain, some pairs."""
         return self.memo.once(("shown", self.pattern, self.at, self.to, self.q.shape[1]), self._shown)
