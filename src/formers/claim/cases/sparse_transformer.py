@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -15,9 +15,11 @@ from formers.bench.trial import Trial
 from formers.block import StackLayer
 from formers.call import Call
 from formers.claim.cases.reversible import Kept
+from formers.claim.pupil import AsTorch
 from formers.claim.row_task import TINY, RowLearner
 from formers.family.registry import make
 from formers.family.sparse import Kind, Use, factorised
+from formers.init import Init
 from formers.model import Decoder
 from formers.places import Places, keys, queries
 from formers.report.rows import Row, value_at_least, value_at_most
@@ -85,11 +87,13 @@ class Deep:
     steps: int = 60
     warmup: int = 20
     rate: float = 3e-3
+    init: Init | None = None
 
     def spec(self, depth: int) -> Decoder:
+        """init: None for the paper's."""
         sizes: dict[str, Any] = {"vocab": 16, "dim": self.dim, "heads": 2, "shape": (6, 6), "stride": 6, "cells": 1}
         spec: Decoder = make("sparse_transformer", **sizes, depth=depth, kind="strided", dropout=0.0)
-        return spec
+        return spec if self.init is None else spec.replace(init=self.init)
 
     def losses(self, trial: Trial) -> list[float]:
         """Bits a token, before each step."""
@@ -145,6 +149,8 @@ def depth(trial: Trial) -> Iterator[Row]:
     yield trial.row(f"{deep.depth} layers, before the first step", losses[0], rival=None)
     goal = value_at_most(losses[0] - (0.0 if trial.quick else 1.0))
     yield trial.row(f"{deep.depth} layers, before step {deep.steps}", losses[-1], rival=None, goal=goal)
+    others = replace(deep, init=AsTorch()).losses(trial)
+    yield trial.row(f"{deep.depth} layers, begun as PyTorch begins, before step {deep.steps}", others[-1], rival=None)
     shallow, far = deep.kept(2), deep.kept(8)
     stream = 32 * deep.dim * 4 / 1e3
     for count, (ours, theirs) in ((2, shallow), (8, far)):
