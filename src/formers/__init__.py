@@ -74,9 +74,7 @@ from formers.embedding import Embedding
 from formers.embedding.channels import ChannelEmbedding
 from formers.embedding.projected import ProjectedEmbedding
 from formers.encoder_decoder import EncoderDecoder
-from formers.encoder_decoder.after_encoder import (
-    AfterEncoder,
-)
+from formers.encoder_decoder.after_encoder import AfterEncoder
 from formers.errors import CheckpointError, ConfigError, DataError, FormersError
 from formers.exits import Decay, Exits, LearnedConfidence, Saturation, SoftmaxResponse
 from formers.exits.halting import (

@@ -3,9 +3,9 @@
 import argparse
 from typing import Any
 
+from formers.carried import with_memory
 from formers.cli.parser import Parser
 from formers.errors import ConfigError
-from formers.state.carried import with_memory
 
 
 def declare_memory(parser: Parser) -> None:

@@ -10,6 +10,7 @@ import numpy.typing as npt
 import torch
 from torch import Tensor, nn
 
+from formers.carried import carries
 from formers.data.atomic import read_json, replacing, write_json
 from formers.data.batches import Ordered, OrderedStreams
 from formers.data.tokenizer import Tokenizer
@@ -20,7 +21,6 @@ from formers.errors import DataError
 from formers.retrieval import RetrievalGate
 from formers.spec import Spec
 from formers.spec.core import parts_within
-from formers.state.carried import carries
 from formers.tasks.causal import Causal, CausalStreams
 from formers.tasks.chunked_loss import lost
 from formers.tasks.prepare import Prepared

@@ -5,10 +5,10 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from formers.carried import carries
 from formers.encoder_decoder import EncoderDecoder
 from formers.model import Encoder
 from formers.spec import Spec
-from formers.state.carried import carries
 from formers.tasks.chunked_loss import lost
 from formers.train import TrainSpec
 from formers.train.task import Batch, Loss, Size, Tick, untold

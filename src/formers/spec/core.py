@@ -53,7 +53,7 @@ class Spec:
     """A part of a model as a value: a subclass is a frozen dataclass by being written, and is known by its name.
 
     Subclasses say what is wrong with themselves in `problems`, and what their fields stand in with `inside`. carries: True
-    for a part that is meant to be trained with a state that goes on from step to step, see `formers.state.carried`.
+    for a part that is meant to be trained with a state that goes on from step to step, see `formers.carried`.
     """
 
     kinds: ClassVar[dict[str, type["Spec"]]] = {}

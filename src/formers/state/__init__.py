@@ -1,4 +1,4 @@
-"""What a model remembers between calls, as a value: held, saved as a file, and carried through training."""
+"""What a model remembers between calls, as a value, and as a file."""
 
 from formers.state.value import Log, detach, handed_on, select, tensors, tree_map
 

@@ -6,13 +6,13 @@ from typing import Any, cast
 import torch
 from torch import Tensor, nn
 
+from formers.carried import carries
 from formers.data.batches import Ordered, OrderedStreams, Packed, Streams
 from formers.data.tokenizer import Tokenizer
 from formers.data.tokens import TokenFile
 from formers.errors import ConfigError
 from formers.model import Decoder
 from formers.spec import Spec
-from formers.state.carried import carries
 from formers.tasks.chunked_loss import lost
 from formers.tasks.fit import require_fit
 from formers.tasks.prepare import Prepared

@@ -7,9 +7,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from formers.carried import carries
 from formers.errors import ConfigError
 from formers.spec import Spec
-from formers.state.carried import carries
 from formers.train.task import Batch, Loss, Size, Task, Tick, untold
 from formers.train.weights import unique_tensors
 

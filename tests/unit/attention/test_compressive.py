@@ -35,11 +35,11 @@ from formers.attention.compressive.remembered import Remembered, placed
 from formers.attention.plan import block_plan, dense_plan
 from formers.attention.tiles import attend_tiles
 from formers.call import Call
+from formers.carried import carries, remembering
 from formers.places import Places
 from formers.position.absolute import sinusoid
 from formers.spec import Site
 from formers.state import detach, tensors
-from formers.state.carried import carries, remembering
 from formers.tokens import place
 
 pytestmark = pytest.mark.usefixtures("float64")

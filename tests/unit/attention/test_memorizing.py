@@ -27,12 +27,12 @@ from formers.attention.memorizing.layer import MemorizingAttentionLayer
 from formers.attention.oracle import attend_dense
 from formers.block import Block
 from formers.call import Call
+from formers.carried import with_memory
 from formers.data.batches.packed import document_marks
 from formers.errors import ConfigError
 from formers.places import Places, keys, queries
 from formers.spec import Site, check
 from formers.state import handed_on
-from formers.state.carried import with_memory
 
 DIM, HEADS, SEGMENT, MEMORY = 24, 3, 5, 13
 HEAD = torch.arange(HEADS)[:, None, None]

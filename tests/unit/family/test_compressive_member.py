@@ -1,8 +1,8 @@
 """The Compressive Transformer at the sizes of PG-19, and as its paper puts it together."""
 
 from formers import CompressiveMemory, ConvCompression, TransformerXL, make
+from formers.carried import carries
 from formers.model import on_meta, parameter_count
-from formers.state.carried import carries
 
 
 def test_it_is_what_the_paper_trained_on_books() -> None:

@@ -9,8 +9,8 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from formers import GRUGate, make
+from formers.carried import carries
 from formers.spec.core import parts_within
-from formers.state.carried import carries
 
 SEGMENT, MEMORY, DIM = 4, 6, 12
 

@@ -8,9 +8,9 @@ import torch
 from torch import Tensor, nn
 
 from formers import Causal, ConfigError, Decoder, Segments, make
+from formers.carried import carries, remembering
 from formers.spec import assign
 from formers.state import detach, tensors
-from formers.state.carried import carries, remembering
 
 SEGMENT, MEMORY = 4, 6
 

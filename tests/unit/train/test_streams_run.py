@@ -9,10 +9,10 @@ from tiny_run import tiny_spec
 
 from formers import MLP, Attention, Block, Decoder, Rotary, Window, make, stack
 from formers import Causal as Past
+from formers.carried import carries
 from formers.errors import CheckpointError, ConfigError
 from formers.memory import KeepAll
 from formers.state import tensors
-from formers.state.carried import carries
 from formers.tasks import Causal, CausalStreams, causal_task
 from formers.train import Run, train
 from formers.train.update import Updater

@@ -76,7 +76,7 @@ class CompressiveMemory(Memory):
             yield f"{attention.pattern!r} goes by marks, and slots have none", "pattern=Causal()"
 
     def remembering(self, memory: int) -> "CompressiveMemory":
-        """The same with more or fewer tokens before the slots: see `formers.state.carried.remembering`."""
+        """The same with more or fewer tokens before the slots: see `formers.carried.remembering`."""
         return CompressiveMemory(self.segment, memory, self.compressed, self.compression, self.loss)
 
     @property

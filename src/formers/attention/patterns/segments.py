@@ -12,5 +12,5 @@ class Segments(Local1D):
     """
 
     def remembering(self, memory: int) -> "Segments":
-        """The same with another memory: see `formers.state.carried.remembering`."""
+        """The same with another memory: see `formers.carried.remembering`."""
         return Segments(self.size, memory)

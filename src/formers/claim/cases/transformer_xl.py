@@ -11,11 +11,11 @@ from torch import nn
 from formers.attention import Causal, Segments
 from formers.bench.registry import CLAIMS, Rival
 from formers.bench.trial import Trial
+from formers.carried import rebuilt, with_memory
 from formers.data.source import Beginning, standard_library
 from formers.family import make
 from formers.report.rows import Row, value_at_least, value_at_most
 from formers.spec import assign
-from formers.state.carried import rebuilt, with_memory
 from formers.tasks import CausalStreams, Prepared, evaluate_text, prepare
 from formers.train import AdamW, CosineDecay, TrainSpec
 from formers.train.update import Updater
