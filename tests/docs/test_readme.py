@@ -69,9 +69,3 @@ def test_make_knows_the_two_commands() -> None:
     told = [line for block in blocks("sh") for line in block.text.splitlines()]
     assert told == ["make demo", "make test"]
     assert {"demo", "test"} <= set(targets)
-
-
-def test_links_lead_somewhere() -> None:
-    for path in DOCS:
-        for target in re.findall(r"\]\((?!http)([^)#]+)", path.read_text(encoding="utf-8")):
-            assert (path.parent / target).exists(), f"{path.name} links to {target}, which is not there"

@@ -50,7 +50,7 @@ from formers.attention.span_attention import SpanAttention
 from formers.attention.spans import HeadSpans, QuerySpans
 from formers.attention.sparse_cross import SparseQueries
 from formers.attention.sparse_project import Convolutional, LowRank, Modular, Multiplicative, MultiplicativeModular
-from formers.attention.top_blocks import TopBlocks
+from formers.attention.top_blocks.rule import TopBlocks
 
 __all__ = [
     "LSH",

@@ -16,6 +16,8 @@ from formers.attention.sorted.lane import Meeting
 from formers.attention.sorted.op import attend_sorted
 from formers.attention.sorted.plan import Rules, SortedPlan
 from formers.attention.tiles import attend_tiles
+from formers.attention.top_blocks.plan import BlocksPlan
+from formers.attention.top_blocks.visits import visits_of
 from formers.attention.visits.op import attend_visits
 from formers.native.visits import BLOCK, refuses_visits
 from formers.places import keys, queries
@@ -137,6 +139,29 @@ class Visits:
         return attend_visits(request.q, request.k, request.v, visits.real, visits.table, request.scale, _drop(request))
 
 
+class ChosenBlocks:
+    """Ours, for plans of blocks that each query chose: by the executor of visits."""
+
+    name = "chosen blocks"
+
+    def refuses(self, request: Request) -> str | None:
+        if not isinstance(request.plan, BlocksPlan):
+            return "the plan is not one of chosen blocks"
+        if request.plan.few:
+            return "so few queries are met faster one by one"
+        if type(request.pattern) not in (Causal, Everything):
+            return f"{request.pattern!r} shows neither all pairs nor those of the past"
+        if request.position.by_content or request.position.biased:
+            return f"{type(request.position).__name__} changes the scores"
+        return refuses_visits(request.q, request.k, request.v)
+
+    def run(self, request: Request) -> Tensor:
+        if not isinstance(request.plan, BlocksPlan):
+            raise TypeError(f"{type(request.plan).__name__} is not a plan of chosen blocks")
+        visits = visits_of(request.plan, request.pattern)
+        return attend_visits(request.q, request.k, request.v, visits.real, visits.table, request.scale, _drop(request))
+
+
 class Clusters:
     """Ours, for plans of clusters of queries that are keys: by the executor of sorted chunks, each cluster one."""
 
@@ -193,7 +218,7 @@ class TileExecutor:
 
 
 VISITS = Visits()
-BACKENDS: tuple[Backend, ...] = (Sdpa(), VISITS, SortedChunks(), Clusters(), TileExecutor())
+BACKENDS: tuple[Backend, ...] = (Sdpa(), VISITS, SortedChunks(), Clusters(), ChosenBlocks(), TileExecutor())
 
 
 def attend(request: Request) -> Tensor:

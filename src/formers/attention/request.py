@@ -13,6 +13,7 @@ from formers.attention.pattern import Causal, Pattern
 from formers.attention.plan import Plan, block_plan
 from formers.attention.sorted.plan import SortedPlan
 from formers.attention.span import Span
+from formers.attention.top_blocks.plan import BlocksPlan
 from formers.attention.visits.table import Visits, plan_visits
 from formers.places import Memo, Places, keys, queries
 from formers.position.core import PositionLayer
@@ -42,7 +43,7 @@ class Request(NamedTuple):
     scale: float
     dropout: float
     memo: Memo
-    plan: Plan | SortedPlan | ClusterPlan | None = None
+    plan: Plan | SortedPlan | ClusterPlan | BlocksPlan | None = None
 
     @property
     def all_visible(self) -> bool:

@@ -8,6 +8,7 @@ from torch import Tensor, nn
 from formers.attention.clusters import ClusterPlan
 from formers.attention.plan import Plan
 from formers.attention.sorted.plan import SortedPlan
+from formers.attention.top_blocks.plan import BlocksPlan
 from formers.call import Call
 from formers.places import Places
 from formers.spec.core import Site, Spec
@@ -55,7 +56,7 @@ class SelectorRule(nn.Module):
         """
         raise NotImplementedError
 
-    def plan(self, choices: Any, at: Places, to: Places) -> Plan | SortedPlan | ClusterPlan | None:
+    def plan(self, choices: Any, at: Places, to: Places) -> Plan | SortedPlan | ClusterPlan | BlocksPlan | None:
         """The plan that the decisions lead to; None: all pairs that the pattern shows."""
         raise NotImplementedError
 

@@ -7,7 +7,7 @@ from torch import Tensor
 
 from formers.attention.routing import Routing, StrictRule
 from formers.attention.select import EVERY, Chosen, Noted, SelectorRule
-from formers.attention.top_blocks import TopBlocks, TopBlocksRule
+from formers.attention.top_blocks.rule import TopBlocks, TopBlocksRule
 from formers.call import Call
 from formers.places import Places
 from formers.spec.core import Site

@@ -15,12 +15,13 @@ from formers.attention.layer import AttentionLayer
 from formers.attention.plan import Plan, Tiles
 from formers.attention.select import Selector, SelectorRule
 from formers.attention.sorted.plan import SortedPlan
+from formers.attention.top_blocks.plan import BlocksPlan
 from formers.call import Encoded
 from formers.encoder_decoder import EncoderDecoder
 from formers.places import Places, Spots
 from formers.report.square import PIECE, keys_seen, marks_of, visible
 
-AnyPlan = Plan | SortedPlan | ClusterPlan
+AnyPlan = Plan | SortedPlan | ClusterPlan | BlocksPlan
 
 
 @dataclass(frozen=True)
@@ -154,6 +155,8 @@ def _of_head(plan: AnyPlan, head: int) -> AnyPlan:
         return replace(plan, order=own(plan.order), slot=own(plan.slot), bucket=own(plan.bucket))
     if isinstance(plan, ClusterPlan):
         return ClusterPlan(own(plan.queries), None if plan.keys is None else own(plan.keys))
+    if isinstance(plan, BlocksPlan):
+        return replace(plan, choices=own(plan.choices))
     groups = (
         Tiles(own(tiles.q_index), own(tiles.k_index), None if tiles.meet is None else own(tiles.meet))
         for tiles in plan.groups

@@ -21,11 +21,11 @@ from formers import (
     Tied,
     Window,
 )
-from formers.attention import top_blocks
 from formers.attention.oracle import attend_dense
 from formers.attention.pattern import Pattern
 from formers.attention.tiles import attend_tiles
-from formers.attention.top_blocks import TopBlocks, TopBlocksRule
+from formers.attention.top_blocks import rule as choosing
+from formers.attention.top_blocks.rule import TopBlocks, TopBlocksRule
 from formers.call import Call
 from formers.places import Places, keys, queries
 from formers.position import NoPosition
@@ -91,7 +91,7 @@ def test_attention_equals_the_dense_oracle_on_a_plain_loops_choice(
     pattern: Pattern = Causal() if causal else Everything()
     q, k, v = (x.requires_grad_() for x in qkv(37))
     chooser = rule(block, count, causal)
-    plan = chooser.plan(chooser.choose(q, k, Call(at), at).choices, at, at)
+    plan = chooser.plan(chooser.choose(q, k, Call(at), at).choices, at, at).tiles()
     plain = NoPosition().build(Site(dim=M, heads=H, head_dim=D))
     out, _ = attend_tiles(q, k, v, plan, at=at, to=at, pattern=pattern, position=plain, scale=0.4)
     mask = pattern.visible(queries(at), keys(at), HEAD) & plainly_chosen(
@@ -109,7 +109,7 @@ def test_a_choice_in_pieces_is_the_choice(causal: bool, monkeypatch: pytest.Monk
     at = WHERE["padded"]
     q, k, _ = qkv(37)
     whole = rule(3, 3, causal).choose(q, k, Call(at), at).choices
-    monkeypatch.setattr(top_blocks, "PIECE", 700)
+    monkeypatch.setattr(choosing, "PIECE", 700)
     assert torch.equal(rule(3, 3, causal).choose(q, k, Call(at), at).choices, whole)
 
 
@@ -141,7 +141,7 @@ def test_equal_products_go_to_the_earlier_block() -> None:
 def test_a_group_meets_a_query_once_and_a_tile_serves_many() -> None:
     at, chooser = Places.run(0, 700), rule(16, 3)
     q, k = torch.randn(2, H, 700, D), torch.randn(2, H, 700, D)
-    plan = chooser.plan(chooser.choose(q, k, Call(at), at).choices, at, at)
+    plan = chooser.plan(chooser.choose(q, k, Call(at), at).choices, at, at).tiles()
     assert len(plan.groups) == 4
     for tiles in plan.groups:
         for rows in tiles.q_index.flatten(0, 1).flatten(1):

@@ -11,7 +11,7 @@ from torch import Tensor
 from formers.attention import LSH, Attention, Causal, Dense, SharedQK, Window
 from formers.attention.routing import Routing
 from formers.attention.sinkhorn import SinkhornAttention
-from formers.attention.top_blocks import TopBlocks
+from formers.attention.top_blocks.rule import TopBlocks
 from formers.bench.lesson import Plain, Shape, Turn, lesson, ours
 from formers.bench.race import race
 from formers.bench.registry import BENCHES, Rival

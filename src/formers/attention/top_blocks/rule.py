@@ -7,14 +7,13 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from formers.attention.plan import Plan, Tiles
 from formers.attention.select import EVERY, Chosen, Selector, SelectorRule
+from formers.attention.top_blocks.plan import BlocksPlan
+from formers.attention.top_blocks.table import block_of
 from formers.call import Call
 from formers.places import Places
 from formers.spec.core import Site
 
-ROWS = 32  # queries of a tile: they have chosen the same block
-FEW = 8  # up to this many queries, a tile for each is faster than sorting them by block
 PIECE = 2**20  # so many scores of blocks are held at a time
 
 
@@ -71,7 +70,7 @@ class TopBlocksRule(SelectorRule):
         """Chosen blocks (B, H, T, up to count), int32, the best first: position // block; -1 for none."""
         known = self._sums(k, to, None) if past is None else self._sums(k[:, :, -call.at.length :], call.at, past)
         means = known.sums / known.held.clamp(min=1)[:, None, :, None]
-        own, held, count = self._block(call.at), known.held > 0, means.shape[2]
+        own, held, count = block_of(call.at, self.spec.block), known.held > 0, means.shape[2]
         width = min(self.spec.count, count - 1)
         step = max(1, PIECE // (means.shape[0] * means.shape[1] * count))
         chosen = []
@@ -84,24 +83,8 @@ class TopBlocksRule(SelectorRule):
             choices = choices.masked_fill(~call.at.real[:, None, :, None], -1)
         return Chosen(choices, known if call.remember else None)
 
-    def plan(self, choices: Tensor, at: Places, to: Places) -> Plan:
-        """A tile for each of a few queries; of many, the own blocks, and for each rank the queries sorted by block."""
-        table = block_table(to, self.spec.block)
-        if at.length <= FEW:
-            own = self._block(at)[:, None, :, None].expand(*choices.shape[:3], 1)
-            keys = members(table, torch.cat([own, choices], -1)).flatten(-2)
-            rows = torch.arange(at.length, device=keys.device)[None, None, :, None]
-            return Plan((Tiles(rows, keys),), disjoint=True)
-        first, last = (end // self.spec.block for end in at.bounds)
-        theirs = slice(first, last + 1)
-        groups = [Tiles(block_table(at, self.spec.block)[:, None, theirs], table[:, None, theirs])]
-        for rank in range(choices.shape[-1]):
-            groups += _sorted_by_block(choices[..., rank], table)
-        return Plan(tuple(groups))
-
-    def _block(self, places: Places) -> Tensor:
-        """(1 or B, T): the block that each token falls into."""
-        return torch.div(places.pos, self.spec.block, rounding_mode="floor")
+    def plan(self, choices: Tensor, at: Places, to: Places) -> BlocksPlan:
+        return BlocksPlan(choices, self.spec.block, at, to)
 
     def _sums(self, k: Tensor, places: Places, past: BlockSums | None) -> BlockSums:
         """What was known, and the keys (B, H, T, D) of these places beside it, in float32 or better."""
@@ -114,7 +97,7 @@ class TopBlocksRule(SelectorRule):
                 parts.append(k[:, :, whole * block :].sum(2, keepdim=True, dtype=kind))
             held = (places.length - block * torch.arange(count, device=k.device)).clamp(max=block)
             return BlockSums(torch.cat(parts, 2), held.expand(k.shape[0], -1))
-        of = self._block(places).clamp(max=count - 1).expand(k.shape[0], -1)
+        of = block_of(places, block).clamp(max=count - 1).expand(k.shape[0], -1)
         one, k = torch.ones_like(of), k.to(kind)
         if places.real is not None:
             one, k = one * places.real, k.masked_fill(~places.real[:, None, :, None], 0)
@@ -139,52 +122,3 @@ class TopBlocksRule(SelectorRule):
                 chosen[tied] = scores[tied].sort(dim=-1, descending=True, stable=True).indices[:, : width + 1]
         chosen = torch.where(best > float("-inf"), chosen, -1).int()[..., :width]
         return F.pad(chosen, (0, width - chosen.shape[-1]), value=-1)
-
-
-def block_table(places: Places, block: int) -> Tensor:
-    """(1 or B, N, block): which token stands at each position of each block, from block 0 on; -1 where none does.
-
-    Positions of a row's real tokens differ from one another.
-    """
-    count = max(places.bounds[1] // block + 1, 1)
-    token = torch.arange(max(count * block, places.length), device=places.device)
-    if places.start is not None:
-        slots = token[: count * block] - places.start
-        slots = torch.where((slots >= 0) & (slots < places.length), slots, -1)[None]
-    else:
-        cell = places.pos
-        if places.real is not None:  # padding is written behind the last block, and cut off
-            cell = torch.where(places.real, cell, count * block)
-        slots = cell.new_full((cell.shape[0], count * block + 1), -1)
-        slots = slots.scatter(1, cell, token[: places.length].expand_as(cell))[:, :-1]
-    return slots.unflatten(1, (count, block))
-
-
-def members(table: Tensor, blocks: Tensor) -> Tensor:
-    """The tokens (B, ..., block) of blocks (B, ...) in a table (1 or B, N, block); -1 for blocks that are not in it."""
-    known = (blocks >= 0) & (blocks < table.shape[1])
-    row = torch.arange(table.shape[0], device=blocks.device).view(-1, *[1] * (blocks.ndim - 1))
-    return torch.where(known[..., None], table[row, torch.where(known, blocks, 0)], -1)
-
-
-def _sorted_by_block(chosen: Tensor, table: Tensor) -> Iterator[Tiles]:
-    """Queries by the one block that each chose, (B, H, T), in tiles of one block each; nothing where nobody chose."""
-    count = table.shape[1]
-    block = torch.where(chosen >= 0, chosen, count).long()
-    block, query = block.sort(dim=-1, stable=True)
-    callers = torch.zeros(*block.shape[:2], count + 1, dtype=torch.int64, device=block.device)
-    callers = callers.scatter_add(-1, block, torch.ones_like(block))
-    tiles = torch.div(callers + ROWS - 1, ROWS, rounding_mode="floor")
-    tiles[..., count] = 0
-    ends = tiles.cumsum(-1)
-    total = int(ends[..., -1].max())
-    if total == 0:
-        return
-    # the cell of a query: after the cells of all tiles of earlier blocks, and the earlier queries of its own block
-    shift = (ends - tiles) * ROWS - (callers.cumsum(-1) - callers)
-    cell = torch.arange(block.shape[-1], device=block.device) + shift.gather(-1, block)
-    cell = torch.where(block < count, cell, total * ROWS)
-    cells = cell.new_full((*block.shape[:2], total * ROWS + 1), -1).scatter(-1, cell, query)
-    tile = torch.arange(total, device=block.device).expand(*block.shape[:2], -1).contiguous()
-    keys = members(table, torch.searchsorted(ends, tile, right=True))
-    yield Tiles(cells[..., :-1].unflatten(-1, (total, ROWS)), keys)
