@@ -25,7 +25,12 @@ inline int64_t up_to(int64_t n, int64_t whole) { return (n + whole - 1) / whole 
     _tile_dpbf16ps(2, 5, 6);                                       \
     _tile_dpbf16ps(3, 5, 7);
 
-// Where sums go: `rows` x `columns` of them, with what is added to them first.
+// A part of a panel, which is asked for a step ahead: panels stand in the second cache, from where a tile comes too late.
+inline void soon(const uint16_t* part) {
+    for (int64_t i = 0; i < PAIR_OF_TILES; i += DEEP) _mm_prefetch(reinterpret_cast<const char*>(part + i), _MM_HINT_T0);
+}
+
+// Where the sums of two panels go: `rows` x `columns` of them, with what is added to them first.
 struct Goal {
     float* out;
     int64_t row, rows, columns;
@@ -39,11 +44,11 @@ struct Goal {
         }
     }
 
-    void take(const float* sums) const {
+    void take(const float* sums, int64_t first, int64_t last) const {
         for (int64_t c = 0; c < columns; c += 16) {
             const __mmask16 some = first_of_16(columns - c);
             const __m512 begin = bias ? _mm512_maskz_loadu_ps(some, bias + c) : _mm512_setzero_ps();
-            for (int64_t r = 0; r < rows; r++) {
+            for (int64_t r = first; r < last && r < rows; r++) {
                 float* to = out + r * row + c;
                 __m512 sum = _mm512_add_ps(begin, _mm512_load_ps(sums + r * PANEL + c));
                 if (add) sum = _mm512_add_ps(sum, _mm512_maskz_loadu_ps(some, to));
@@ -53,37 +58,60 @@ struct Goal {
     }
 };
 
-// sums (32, 32) of two panels; each line changes one of the two that meet. Where the sums go is asked for meanwhile, some
-// rows at a time.
-template <int parts>
-inline void meet(const uint16_t* left, const uint16_t* right, int64_t depth, const Goal& goal, float* sums) {
-    const int64_t fetched = (PANEL * DEEP + depth - 1) / depth;
-    _tile_zero(0);
-    _tile_zero(1);
-    _tile_zero(2);
-    _tile_zero(3);
-    for (int64_t k = 0, row = 0; k < depth; k += DEEP, row += fetched) {
-        goal.fetch(row, row + fetched);
-        if (parts == 3) {
-            LEFT(0) RIGHT(2) MULTIPLY()
-            RIGHT(1) MULTIPLY()
-            LEFT(1) MULTIPLY()
-            RIGHT(0) MULTIPLY()
-            LEFT(2) MULTIPLY()
-            LEFT(0) MULTIPLY()
-        } else {
-            LEFT(0) RIGHT(1) MULTIPLY()
-            RIGHT(0) MULTIPLY()
-            LEFT(1) MULTIPLY()
+// Sums (32, 32) of two panels after two panels. While some are made, those before are taken to where they go.
+class Sums {
+   public:
+    // Each line of products changes one of the two parts that meet.
+    template <int parts>
+    void make(const uint16_t* left, const uint16_t* right, int64_t depth, const Goal& goal) {
+        const int64_t rows = (PANEL * DEEP + depth - 1) / depth;  // that are fetched, and taken, in a step
+        _tile_zero(0);
+        _tile_zero(1);
+        _tile_zero(2);
+        _tile_zero(3);
+        for (int64_t k = 0, row = 0; k < depth; k += DEEP, row += rows) {
+            const uint16_t *next = left + parts * PAIR_OF_TILES, *beside = right + parts * PAIR_OF_TILES;
+            goal.fetch(row, row + rows);
+            if (parts == 3) {
+                LEFT(0) RIGHT(2) MULTIPLY()
+                last.take(made, row, row + rows);
+                soon(next);
+                RIGHT(1) MULTIPLY()
+                soon(beside + 2 * PAIR_OF_TILES);
+                LEFT(1) MULTIPLY()
+                soon(beside + PAIR_OF_TILES);
+                RIGHT(0) MULTIPLY()
+                soon(next + PAIR_OF_TILES);
+                LEFT(2) MULTIPLY()
+                soon(beside);
+                LEFT(0) MULTIPLY()
+                soon(next + 2 * PAIR_OF_TILES);
+            } else {
+                LEFT(0) RIGHT(1) MULTIPLY()
+                last.take(made, row, row + rows);
+                soon(next);
+                soon(beside + PAIR_OF_TILES);
+                RIGHT(0) MULTIPLY()
+                soon(beside);
+                LEFT(1) MULTIPLY()
+                soon(next + PAIR_OF_TILES);
+            }
+            left = next;
+            right = beside;
         }
-        left += parts * PAIR_OF_TILES;
-        right += parts * PAIR_OF_TILES;
+        _tile_stored(0, made, PANEL * 4);
+        _tile_stored(1, made + SIDE, PANEL * 4);
+        _tile_stored(2, made + SIDE * PANEL, PANEL * 4);
+        _tile_stored(3, made + SIDE * PANEL + SIDE, PANEL * 4);
+        last = goal;
     }
-    _tile_stored(0, sums, PANEL * 4);
-    _tile_stored(1, sums + SIDE, PANEL * 4);
-    _tile_stored(2, sums + SIDE * PANEL, PANEL * 4);
-    _tile_stored(3, sums + SIDE * PANEL + SIDE, PANEL * 4);
-}
+
+    void finish() { last.take(made, 0, PANEL); }
+
+   private:
+    alignas(64) float made[PANEL * PANEL];
+    Goal last = {nullptr, 0, 0, 0, nullptr, false};
+};
 
 inline int64_t smaller(int64_t a, int64_t b) { return a < b ? a : b; }
 
@@ -104,7 +132,7 @@ void run(const Product& p, const Piece& piece, void* memory) {
     const int64_t panel = panel_size(p, piece), width = piece.columns.count(), height = piece.rows.count();
     uint16_t* const right = static_cast<uint16_t*>(memory);
     uint16_t* const left = right + panels(width) * panel;
-    alignas(64) float sums[PANEL * PANEL];
+    Sums sums;
     for (int64_t k = 0; k < piece.inner.count(); k += DEPTH) {
         const int64_t at = piece.inner.first + k, depth = smaller(DEPTH, piece.inner.count() - k);
         const Matrix &a = p.left, &b = p.right;
@@ -119,11 +147,11 @@ void run(const Product& p, const Piece& piece, void* memory) {
                                        smaller(PANEL, width - c), k || !piece.bias ? nullptr : piece.bias + c,
                                        k || piece.add};
                     const uint16_t *rows = left + (r - top) / PANEL * panel, *columns = right + c / PANEL * panel;
-                    p.parts == 3 ? meet<3>(rows, columns, depth, goal, sums) : meet<2>(rows, columns, depth, goal, sums);
-                    goal.take(sums);
+                    p.parts == 3 ? sums.make<3>(rows, columns, depth, goal) : sums.make<2>(rows, columns, depth, goal);
                 }
         }
     }
+    sums.finish();
 }
 
 }  // namespace

@@ -52,8 +52,8 @@ inline void read_along(const float* from, int64_t step, int64_t outer, int64_t i
         const bool real = i < outer;
         const float* row = from + (real ? i * step : 0);
         const __mmask16 low = real ? first_of_16(inner) : 0, high = real ? first_of_16(inner - SIDE) : 0;
-        prefetch(row + 2 * DEEP);
-        prefetch(row + 2 * DEEP + SIDE);
+        prefetch(row + 4 * DEEP);
+        prefetch(row + 4 * DEEP + SIDE);
         split(_mm512_maskz_loadu_ps(low, row), _mm512_maskz_loadu_ps(high, row + SIDE), parts, rows, i);
     }
 }
