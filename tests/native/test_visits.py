@@ -82,7 +82,15 @@ def check(
     want_grads = torch.autograd.grad(want, exact, grad.double())
     told = (visits.real, visits.table, native.Setting(0.3))
     out, lse = native.visit_forward(*given, *told, kernel=kernel, threads=threads)
-    grads = native.visit_backward(grad, out, lse, *given, *told, kernel=kernel, threads=threads)
+    grads = native.visit_backward(
+        grad,
+        native.visit_deltas(grad, out, kernel=kernel, threads=threads),
+        lse,
+        *given,
+        *told,
+        kernel=kernel,
+        threads=threads,
+    )
     shown = real[:, None, :, None].expand_as(out)
     torch.testing.assert_close(out[shown].double(), want[shown], atol=1e-5, rtol=1e-5)
     for got, expected in zip(grads, want_grads, strict=True):
@@ -117,7 +125,8 @@ def test_the_number_of_threads_changes_nothing() -> None:
     told, found = (visits.real, visits.table, native.Setting(0.3, 0.2, 9)), []
     for threads in (1, 3):
         out, lse = native.visit_forward(*given, *told, threads=threads)
-        grads = native.visit_backward(torch.ones_like(out), out, lse, *given, *told, threads=threads)
+        one = torch.ones_like(out)
+        grads = native.visit_backward(one, native.visit_deltas(one, out), lse, *given, *told, threads=threads)
         found.append((out, lse, *grads))
     for one, other in zip(*found, strict=True):
         assert torch.equal(one, other)

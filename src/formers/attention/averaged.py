@@ -4,8 +4,9 @@ from collections.abc import Iterator
 
 from torch import Tensor
 
+from formers.attention.own_keys import own_keys
 from formers.attention.project import Dense, DenseLayer, DenseShare, ProjectionLayer
-from formers.attention.shared_qk import own_key_problems, unit
+from formers.attention.shared_qk import own_key_problems
 from formers.spec.core import Site
 
 
@@ -50,5 +51,4 @@ class AveragedQKShare(DenseShare):
 
 def averaged(q: Tensor, k: Tensor, v: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     """The mean of queries and keys as both."""
-    both = (q + k) / 2
-    return both, unit(both), v
+    return *own_keys((q + k) / 2), v

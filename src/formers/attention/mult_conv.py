@@ -7,8 +7,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from formers.attention.own_keys import own_keys
 from formers.attention.project import Projection, ProjectionLayer, join_heads, split_heads
-from formers.attention.shared_qk import unit
 from formers.attention.sparse_output import SparseOut, SparseOutput
 from formers.places import Places
 from formers.sparse.convolution import ModuleConv, unbroken
@@ -164,7 +164,7 @@ def as_heads(x: Tensor, head_dim: int, share_qk: ShareQK) -> tuple[Tensor, Tenso
         q, k, v = (split_heads(part, head_dim) for part in x.chunk(3, -1))
         return q, k, v
     q, v = (split_heads(part, head_dim) for part in x.chunk(2, -1))
-    return q, q if share_qk == "same" else unit(q), v
+    return (q, q, v) if share_qk == "same" else (*own_keys(q), v)
 
 
 def whole_width_problems(site: Site) -> Iterator[tuple[str, str]]:

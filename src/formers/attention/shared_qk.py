@@ -1,18 +1,14 @@
 """Queries that are their own keys."""
 
 from collections.abc import Iterator
-from typing import Any
 
-import torch
 from torch import Tensor
-from torch.autograd.function import once_differentiable
 
+from formers.attention.own_keys import own_keys
 from formers.attention.project import LinearShare, Projection, ProjectionLayer, join_heads, rows_together, split_heads
 from formers.init import ResidualLinear
 from formers.products import Matrix, products
 from formers.spec.core import Site
-
-EPS = 1e-6  # of the mean square, as in trax
 
 
 class SharedQK(Projection):
@@ -51,7 +47,7 @@ class SharedQKLayer(ProjectionLayer):
 
     def together(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         q, v = (split_heads(t, self.head_dim) for t in products(x, self.qk_proj, self.v_proj))
-        return q, unit(q), v
+        return *own_keys(q), v
 
     def output(self, heads: Tensor) -> Tensor:
         return self.out_proj(join_heads(heads))
@@ -72,7 +68,7 @@ class SharedQKShare(ProjectionLayer):
 
     def together(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         q, v = (split_heads(t, self.head_dim) for t in rows_together(x, self._qk, self._v))
-        return q, unit(q), v
+        return *own_keys(q), v
 
     def output(self, heads: Tensor) -> Tensor:
         return self._out.columns(join_heads(heads))
@@ -83,30 +79,3 @@ def own_key_problems(site: Site) -> Iterator[tuple[str, str]]:
     if site.kv_heads != site.heads:
         what = f"each of {site.heads} queries is its own key, but there are {site.kv_heads} key heads"
         yield what, "kv_heads=None"
-
-
-def unit(q: Tensor) -> Tensor:
-    """Vectors (..., D) at length 1, but for EPS."""
-    lengthened: Tensor = _Unit.apply(q)
-    return lengthened
-
-
-class _Unit(torch.autograd.Function):
-    """q / sqrt(|q|^2 + D * EPS), in few passes over memory, which is all that it costs."""
-
-    @staticmethod
-    def forward(ctx: Any, q: Tensor) -> Tensor:
-        exact = torch.promote_types(q.dtype, torch.float32)
-        squares = torch.linalg.vector_norm(q, dim=-1, keepdim=True, dtype=exact).square_()
-        shrink = squares.add_(q.shape[-1] * EPS).rsqrt_()
-        k = (q * shrink).to(q.dtype)
-        ctx.save_for_backward(k, shrink)
-        return k
-
-    @staticmethod
-    @once_differentiable
-    def backward(ctx: Any, grad: Tensor) -> Tensor:
-        """Only what is at right angles to the vector changes its direction."""
-        k, shrink = ctx.saved_tensors
-        along = torch.linalg.vecdot(grad, k)[..., None]
-        return torch.addcmul(grad, k, along, value=-1).mul_(shrink)

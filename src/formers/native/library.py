@@ -33,7 +33,7 @@ class Array(ctypes.Structure):
 
 FUNCTIONS = (
     *("formers_fastest", "formers_forward", "formers_backward", "formers_nearest", "formers_problem_size"),
-    *("formers_visit_forward", "formers_visit_backward", "formers_visits_size"),
+    *("formers_visit_forward", "formers_visit_deltas", "formers_visit_backward", "formers_visits_size"),
 )
 SIZES = ("batch", "heads", "rounds", "length", "dim", "value_dim")
 RULES = ("chunk", "before", "after", "wrap", "reach", "same", "once", "causal")

@@ -15,7 +15,7 @@ from torch import Tensor
 from formers.native.library import STALE, Array, call, loaded, missing
 
 BLOCK = 64  # queries, or keys, in a block
-TENSORS = ("q", "k", "v", "out", "lse", "total", "grad", "grad_q", "grad_k", "grad_v", "real")
+TENSORS = ("q", "k", "v", "out", "lse", "total", "grad", "delta", "grad_q", "grad_k", "grad_v", "real")
 SIZES = ("batch", "heads", "key_heads", "queries", "keys", "dim", "value_dim", "merged", "places", "parts")
 PARTS = 8  # rows and key heads, or pieces of their queries, that the backward pass shares out at least
 LOWEST = torch.finfo(torch.float32).min
@@ -119,9 +119,20 @@ def visit_forward(
     return out, lse
 
 
+def visit_deltas(grad: Tensor, out: Tensor, *, threads: int | None = None, kernel: str | None = None) -> Tensor:
+    """(B, H, T): the sums of grad * out, both (B, H, T, E), which are all that the backward pass wants of outputs."""
+    batch, heads, queries, width = out.shape
+    delta = out.new_empty(out.shape[:3])
+    visits = _Visits(batch, heads, heads, queries, queries, width, width)
+    held = _point(visits, {"grad": grad, "out": out, "delta": delta})
+    call("formers_visit_deltas", visits, kernel, threads or torch.get_num_threads())
+    del held
+    return delta
+
+
 def visit_backward(
     grad: Tensor,
-    out: Tensor,
+    delta: Tensor,
     lse: Tensor,
     q: Tensor,
     k: Tensor,
@@ -133,13 +144,13 @@ def visit_backward(
     threads: int | None = None,
     kernel: str | None = None,
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """The gradients by q, k and v, for one by `out` and what `visit_forward` returned for the same."""
+    """The gradients by q, k and v, for one by the output, its `visit_deltas` and the log-sum-exps of `visit_forward`."""
     parts = -(-PARTS // (k.shape[0] * k.shape[1]))
     grad_q = token_major(q, q.shape)
     if table.merged:
         grad_q.zero_()
     grad_k, grad_v = (token_major(t, (parts * len(t), *t.shape[1:])).zero_() for t in (k, v))
-    tensors: dict[str, Tensor | None] = {"q": q, "k": k, "v": v, "real": real, "grad": grad, "out": out, "lse": lse}
+    tensors: dict[str, Tensor | None] = {"q": q, "k": k, "v": v, "real": real, "grad": grad, "delta": delta, "lse": lse}
     tensors |= {"grad_q": grad_q, "grad_k": grad_k, "grad_v": grad_v}
     _run("formers_visit_backward", table, setting, parts, tensors, threads, kernel)
     by_k, by_v = (t if parts == 1 else t.unflatten(0, (parts, -1)).sum(0) for t in (grad_k, grad_v))
@@ -165,16 +176,23 @@ def _run(
     batch, heads, queries, dim = q.shape
     visits = _Visits(batch, heads, k.shape[1], queries, k.shape[2], dim, v.shape[-1], table.merged, table.places, parts)
     visits.scale, visits.rate, visits.seed = setting
-    kept = {name: _rows(t) for name, t in tensors.items() if t is not None}
-    for name, t in kept.items():
-        strides = (*t.stride()[:-1], 0, 0)
-        setattr(visits, name, Array(t.data_ptr(), strides[0], strides[1], strides[2]))
+    held = _point(visits, tensors)
     views = [view for plan in table.plans for view in plan]
     told = (_View * len(views))(*(_View(*(t.data_ptr() for t in view), len(view.queries)) for view in views))
     begins = torch.tensor([0, *(len(plan) for plan in table.plans)]).cumsum(0)
     plan = table.which.expand(batch, heads).contiguous()
     visits.plan, visits.begins, visits.views = plan.data_ptr(), begins.data_ptr(), ctypes.addressof(told)
     call(function, visits, kernel, threads or torch.get_num_threads())
+    del held
+
+
+def _point(visits: _Visits, tensors: dict[str, Tensor | None]) -> list[Tensor]:
+    """Tell where the tensors lie, which must be kept until they have been used."""
+    held = {name: _rows(t) for name, t in tensors.items() if t is not None}
+    for name, t in held.items():
+        strides = (*t.stride()[:-1], 0, 0)
+        setattr(visits, name, Array(t.data_ptr(), strides[0], strides[1], strides[2]))
+    return list(held.values())
 
 
 def _rows(t: Tensor | None) -> Tensor:

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from formers.attention.sorted.drop import Drop
-from formers.native.visits import Setting, Table, View, token_major, visit_backward, visit_forward
+from formers.native.visits import Setting, Table, View, token_major, visit_backward, visit_deltas, visit_forward
 
 FIELDS = len(View._fields)
 
@@ -50,10 +50,20 @@ def _(q: Tensor, k: Tensor, v: Tensor, *_: Any) -> tuple[Tensor, Tensor]:
     return token_major(q, (*q.shape[:3], v.shape[-1])), q.new_empty(q.shape[:3])
 
 
+@torch.library.custom_op("formers::visits_deltas", mutates_args=())
+def _deltas(grad: Tensor, out: Tensor) -> Tensor:
+    return visit_deltas(grad, out)
+
+
+@_deltas.register_fake
+def _(grad: Tensor, out: Tensor) -> Tensor:
+    return out.new_empty(out.shape[:3])
+
+
 @torch.library.custom_op("formers::visits_backward", mutates_args=())
 def _backward(
     grad: Tensor,
-    out: Tensor,
+    delta: Tensor,
     lse: Tensor,
     q: Tensor,
     k: Tensor,
@@ -69,11 +79,11 @@ def _backward(
     rate: float,
 ) -> tuple[Tensor, Tensor, Tensor]:
     table, setting = _table(views, sizes, which, merged, places), _setting(scale, rate, seed)
-    return visit_backward(grad, out, lse, q, k, v, real, table, setting)
+    return visit_backward(grad, delta, lse, q, k, v, real, table, setting)
 
 
 @_backward.register_fake
-def _(grad: Tensor, out: Tensor, lse: Tensor, q: Tensor, k: Tensor, v: Tensor, *_: Any) -> tuple[Tensor, ...]:
+def _(grad: Tensor, delta: Tensor, lse: Tensor, q: Tensor, k: Tensor, v: Tensor, *_: Any) -> tuple[Tensor, ...]:
     by_q, by_k, by_v = (token_major(t, t.shape) for t in (q, k, v))
     return by_q, by_k, by_v
 
@@ -86,10 +96,14 @@ def _save(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, Tensor]) -> N
 
 
 def _differentiate(ctx: Any, grad: Tensor | None, _: None) -> tuple[Any, ...]:
-    saved, views = ctx.saved_tensors[:8], list(ctx.saved_tensors[8:])
+    out, *saved = ctx.saved_tensors
+    views = saved[7:]
     by: tuple[Tensor | None, ...] = (None,) * 3
     if grad is not None:
-        by = _backward(grad, *saved, views, *ctx.plain)
+        delta = _deltas(grad, out)
+        del out
+        ctx.maybe_clear_saved_tensors()  # unless the graph is kept, outputs make room for the gradients
+        by = _backward(grad, delta, *saved[:7], views, *ctx.plain)
     return (*by, None, None, None, [None] * len(views), None, None, None, None, None)
 
 

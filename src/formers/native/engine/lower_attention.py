@@ -7,8 +7,9 @@ from torch import Tensor
 
 from formers.attention.cross import CrossAttentionLayer
 from formers.attention.layer import AttentionLayer
+from formers.attention.own_keys import EPS
 from formers.attention.project import DenseLayer
-from formers.attention.shared_qk import EPS, SharedQKLayer
+from formers.attention.shared_qk import SharedQKLayer
 from formers.errors import NoRuleError
 from formers.memory import KeepAllRule
 from formers.native.engine.build import NOTHING, Builder, linear

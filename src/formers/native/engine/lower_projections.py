@@ -5,7 +5,7 @@ from typing import Any
 from torch import Tensor
 
 from formers.attention.mult_conv import MultConvLayer
-from formers.attention.shared_qk import EPS
+from formers.attention.own_keys import EPS
 from formers.attention.sparse_cross import SparseQueriesLayer
 from formers.attention.sparse_project import ConvolutionalLayer, FourAlikeLayer
 from formers.native.engine.build import Builder

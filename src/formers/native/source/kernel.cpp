@@ -48,6 +48,8 @@ void visit_backward(const Visits& p, const VisitRange& range, void* memory) {
 
 void settle(const Visits& p, int64_t item) { settle_row(p, item / p.heads, item % p.heads); }
 
+void visit_deltas(const Visits& p, int64_t item) { sum_deltas(p, item / p.heads, item % p.heads); }
+
 void exponentials(const float* x, float* y, int64_t count) {
     for (int64_t i = 0; i < count; i += LANES) store(y + i, exponential(load<Floats>(x + i)));
 }
@@ -58,6 +60,6 @@ void exponentials(const float* x, float* y, int64_t count) {
 #define TEXT(x) TEXT_OF(x)
 
 extern "C" const Kernel KERNEL;
-extern "C" const Kernel KERNEL = {TEXT(KERNEL), scratch_size,  forward,        backward,   visit_scratch, visit_forward,
-                              visit_backward, settle,  exponentials,  unit_products,  unit_sums, unit_outers,   draw_units,
-                              weigh_units,  slope_units, control, control_backward};
+extern "C" const Kernel KERNEL = {TEXT(KERNEL),  scratch_size,  forward,       backward,     visit_scratch, visit_forward,
+                                  visit_backward, settle,       visit_deltas,  exponentials, unit_products, unit_sums,
+                                  unit_outers,   draw_units,    weigh_units,   slope_units,  control,       control_backward};

@@ -37,6 +37,7 @@ struct Kernel {
     void (*visit_forward)(const Visits&, const VisitRange&, void* scratch);
     void (*visit_backward)(const Visits&, const VisitRange&, void* scratch);
     void (*settle)(const Visits&, int64_t item);
+    void (*visit_deltas)(const Visits&, int64_t item);
     void (*exponential)(const float* x, float* y, int64_t count);  // count: a multiple of 16
     void (*unit_products)(const Units&, const UnitArrays&, Rows rows);
     void (*unit_sums)(const Units&, const UnitArrays&, Rows rows);

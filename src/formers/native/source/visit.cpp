@@ -82,6 +82,14 @@ FACE int formers_visit_forward(const Visits* visits, const char* kernel, int64_t
     return answer(visits, kernel, threads, [](const VisitJob& job) { job.forward(); });
 }
 
+FACE int formers_visit_deltas(const Visits* visits, const char* name, int64_t threads) {
+    const Kernel* kernel = find(name);
+    if (!kernel) return NO_KERNEL;
+    const int64_t rows = visits->batch * visits->heads;
+    share(rows, threads < 1 ? 1 : threads, [&](int64_t item, int64_t) { kernel->visit_deltas(*visits, item); });
+    return DONE;
+}
+
 FACE int formers_visit_backward(const Visits* visits, const char* kernel, int64_t threads) {
     return answer(visits, kernel, threads, [](const VisitJob& job) { job.backward(); });
 }

@@ -55,7 +55,7 @@ struct VisitBackward {
             const int32_t token = queries.tokens[i];
             const float* grad = row_of<float>(p.grad, at.batch, at.head, token);
             KeyBlocks::copy(grad, rows + i * v_row, p.value_dim, v_row);
-            deltas[i] = dot(grad, row_of<float>(p.out, at.batch, at.head, token), p.value_dim);
+            deltas[i] = row_of<float>(p.delta, at.batch, at.head, 0)[token];
             lses[i] = row_of<float>(p.lse, at.batch, at.head, 0)[token];
             if (lses[i] == -__builtin_inff()) lses[i] = __FLT_MAX__;  // met nothing: then all weights are zero
         }
@@ -93,5 +93,13 @@ struct VisitBackward {
         }
     }
 };
+
+// Of one row and head, for each query: the sum of the products of its output and the gradient by that. It is all that the
+// backward pass wants of outputs, which may be gone before it needs room for gradients.
+inline void sum_deltas(const Visits& p, int64_t batch, int64_t head) {
+    float* delta = row_of<float>(p.delta, batch, head, 0);
+    for (int64_t t = 0; t < p.queries; t++)
+        delta[t] = dot(row_of<float>(p.grad, batch, head, t), row_of<float>(p.out, batch, head, t), p.value_dim);
+}
 
 }  // namespace

@@ -23,7 +23,8 @@ struct Visits {
     int64_t seed;
     Array q, k, v;                 // float (B, H, T, D), (B, K, S, D), (B, K, S, E), K dividing H
     Array out, lse, total;         // float (B, H, T, E), (B, H, T), (B, H, T); merged: 0, -FLT_MAX and 0 at first
-    Array grad, grad_q;            // float (B, H, T, E), (B, H, T, D); merged: grad_q is 0 at first
+    Array grad, delta;             // float (B, H, T, E), (B, H, T); delta: sums of grad * out
+    Array grad_q;                  // float (B, H, T, D); merged: 0 at first
     Array grad_k, grad_v;          // float (parts * B, K, S, D or E), 0 at first
     Array real;                    // bool (B, S), False at keys that nobody meets; may be absent
     const int64_t *plan, *begins;  // (B * H): which plan; (plans + 1): where its views begin
