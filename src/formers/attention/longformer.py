@@ -76,12 +76,8 @@ class LongformerAttentionLayer(nn.Module):
         seers = call.memo.once(("seers", self.spec.mark, call.at), lambda: seers_of(call.at, self.spec.mark))
         q, k, v = self.projection.together(x)
         q, k = (self.position.turn(t, call.at, call.memo) for t in (q, k))
-        if seers is None:
-            heads = self._attend(q, k, v, call, call.at, self.local)
-        else:
-            heads = self._attend(q, k, v, call, call.at, self.pattern)
-            heads = seers.put(heads, self._seen(x, call, seers))
-        return Out(self.projection.output(heads))
+        y = self.projection.output(self._attend(q, k, v, call, call.at, self.local if seers is None else self.pattern))
+        return Out(y if seers is None else seers.put(y, self.projection.output(self._seen(x, call, seers))))
 
     def _seen(self, x: Tensor, call: Call, seers: "Seers") -> Tensor:
         """What the global tokens see, (B, H, G, D)."""
@@ -111,11 +107,10 @@ class Seers(NamedTuple):
         rows = self.slots.clamp(min=0)[..., None]
         return x.gather(1, rows.expand(-1, -1, x.shape[-1]))
 
-    def put(self, heads: Tensor, seen: Tensor) -> Tensor:
-        """heads (B, H, T, D), theirs replaced by `seen` (B, H, G, D)."""
+    def put(self, y: Tensor, seen: Tensor) -> Tensor:
+        """y (B, T, M), their rows replaced by `seen` (B, G, M): of outputs, since nobody keeps those for a gradient."""
         row, number = (self.slots >= 0).nonzero(as_tuple=True)
-        place = row, self.slots[row, number]
-        return heads.transpose(1, 2).index_put(place, seen.transpose(1, 2)[row, number]).transpose(1, 2)
+        return y.index_put((row, self.slots[row, number]), seen[row, number])
 
 
 def seers_of(at: Places, mark: str) -> Seers | None:
