@@ -38,6 +38,7 @@ class HeadPlan(NamedTuple):
 
 
 @lru_cache(maxsize=512)  # twelve layers of twelve heads that each draw blocks of their own are 144
+@torch.inference_mode(False)  # what is kept may serve training later
 def plan_run(pattern: Pattern, start: int, length: int, first: int, count: int) -> HeadPlan:
     """The plan of `length` queries from position `start` on and `count` keys from `first` on, for one head's pattern."""
     at, to = (Spots(torch.arange(begin, begin + size), {}) for begin, size in ((start, length), (first, count)))

@@ -41,6 +41,7 @@ def plan_visits(pattern: Pattern, at: Places, to: Places, heads: int) -> Visits:
 
 
 @lru_cache(maxsize=64)
+@torch.inference_mode(False)  # what is kept may serve training later
 def _visits_of_runs(pattern: Pattern, heads: int, begin: int, length: int, first: int, count: int) -> Visits:
     """Of `length` queries from position `begin` on and `count` keys from `first` on, the same in all rows."""
     kinds = by_heads(pattern, heads)
