@@ -97,7 +97,11 @@ def global_rows(at: Places) -> GlobalRows | None:
     """The rows of the global tokens; None where there is none."""
     if GLOBAL not in at.marks:
         return None
-    _, here, _ = _sides(at)
+    return rows_where(_sides(at)[1])
+
+
+def rows_where(here: Tensor) -> GlobalRows | None:
+    """The rows where `here` (B, T) is True, in the order of the tokens; None where it nowhere is."""
     most = int(here.sum(1).max()) if here.numel() else 0
     if not most:
         return None

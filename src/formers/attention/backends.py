@@ -19,6 +19,7 @@ from formers.attention.tiles import attend_tiles
 from formers.attention.top_blocks.plan import BlocksPlan
 from formers.attention.top_blocks.visits import visits_of
 from formers.attention.visits.op import attend_visits
+from formers.attention.visits.table import Visits as Visited
 from formers.native.visits import BLOCK, refuses_visits
 from formers.places import keys, queries
 from formers.position.self_last import SelfLastLayer
@@ -130,13 +131,10 @@ class Visits:
     def refuses(self, request: Request) -> str | None:
         if request.plan is not None:
             return "the pairs are chosen by content"
-        if request.position.by_content or request.position.biased:
-            return f"{type(request.position).__name__} changes the scores"
-        return refuses_visits(request.q, request.k, request.v)
+        return _not_visited(request)
 
     def run(self, request: Request) -> Tensor:
-        visits = request.visits
-        return attend_visits(request.q, request.k, request.v, visits.real, visits.table, request.scale, _drop(request))
+        return _visit(request, request.visits)
 
 
 class ChosenBlocks:
@@ -149,17 +147,12 @@ class ChosenBlocks:
             return "the plan is not one of chosen blocks"
         if request.plan.few:
             return "so few queries are met faster one by one"
-        if type(request.pattern) not in (Causal, Everything):
-            return f"{request.pattern!r} shows neither all pairs nor those of the past"
-        if request.position.by_content or request.position.biased:
-            return f"{type(request.position).__name__} changes the scores"
-        return refuses_visits(request.q, request.k, request.v)
+        return _partly_shown(request) or _not_visited(request)
 
     def run(self, request: Request) -> Tensor:
         if not isinstance(request.plan, BlocksPlan):
             raise TypeError(f"{type(request.plan).__name__} is not a plan of chosen blocks")
-        visits = visits_of(request.plan, request.pattern)
-        return attend_visits(request.q, request.k, request.v, visits.real, visits.table, request.scale, _drop(request))
+        return _visit(request, visits_of(request.plan, request.pattern))
 
 
 class Clusters:
@@ -226,10 +219,28 @@ def attend(request: Request) -> Tensor:
     return next(backend for backend in BACKENDS if backend.refuses(request) is None).run(request)
 
 
+def _partly_shown(request: Request) -> str | None:
+    """Why a plan by content is not all that decides who meets whom, if the pattern has a say beyond the past."""
+    if type(request.pattern) in (Causal, Everything):
+        return None
+    return f"{request.pattern!r} shows neither all pairs nor those of the past"
+
+
+def _not_visited(request: Request) -> str | None:
+    """Why the executor of visits cannot run this request."""
+    if request.position.by_content or request.position.biased:
+        return f"{type(request.position).__name__} changes the scores"
+    return refuses_visits(request.q, request.k, request.v)
+
+
+def _visit(request: Request, visits: Visited) -> Tensor:
+    return attend_visits(request.q, request.k, request.v, visits.real, visits.table, request.scale, _drop(request))
+
+
 def _not_streamed(request: Request) -> str | None:
     """Why the executor of sorted chunks cannot run this request."""
-    if type(request.pattern) not in (Causal, Everything):
-        return f"{request.pattern!r} shows neither all pairs nor those of the past"
+    if (partly := _partly_shown(request)) is not None:
+        return partly
     if request.position.by_content or (request.position.biased and not isinstance(request.position, SelfLastLayer)):
         return f"{type(request.position).__name__} changes the scores"
     if request.to.bounds[1] >= EXACT:

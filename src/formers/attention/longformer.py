@@ -1,9 +1,8 @@
 """A window, and tokens that see and are seen by all, by projections of their own. Longformer, arXiv:2004.05150."""
 
 from collections.abc import Iterator
-from typing import Any, NamedTuple
+from typing import Any
 
-import torch
 from torch import Tensor, nn
 
 from formers.attention.backends import attend
@@ -19,6 +18,7 @@ from formers.places import Places
 from formers.position.core import NoPosition, Position
 from formers.products import Matrix
 from formers.residual import dropout_problems
+from formers.sides import GlobalRows, rows_where
 from formers.spec.core import Site
 
 
@@ -79,14 +79,15 @@ class LongformerAttentionLayer(nn.Module):
         y = self.projection.output(self._attend(q, k, v, call, call.at, self.local if seers is None else self.pattern))
         return Out(y if seers is None else seers.put(y, self.projection.output(self._seen(x, call, seers))))
 
-    def _seen(self, x: Tensor, call: Call, seers: "Seers") -> Tensor:
+    def _seen(self, x: Tensor, call: Call, seers: GlobalRows) -> Tensor:
         """What the global tokens see, (B, H, G, D)."""
         q = split_heads(self.q_global(seers.take(x)), self.head_dim)
         if isinstance(self.spec.position, NoPosition) and folding_pays(q.shape[2], self.head_dim):
             return attend_inputs(q, x, call.at, self.k_global, self.v_global, self.scale, self._rate)
         k, v = (split_heads(t, self.head_dim) for t in (self.k_global(x), self.v_global(x)))
-        q = self.position.turn(q, seers.at, call.memo)
-        return self._attend(q, self.position.turn(k, call.at, call.memo), v, call, seers.at, Everything())
+        at = seers.places(call.at)
+        q = self.position.turn(q, at, call.memo)
+        return self._attend(q, self.position.turn(k, call.at, call.memo), v, call, at, Everything())
 
     def _attend(self, q: Tensor, k: Tensor, v: Tensor, call: Call, at: Places, pattern: Pattern) -> Tensor:
         return attend(Request(q, k, v, at, call.at, pattern, self.position, self.scale, self._rate, call.memo))
@@ -96,33 +97,9 @@ class LongformerAttentionLayer(nn.Module):
         return self.spec.dropout if self.training else 0.0
 
 
-class Seers(NamedTuple):
-    """The global tokens of a call. slots: (B, G), which tokens of a row they are, -1 where it has fewer than others."""
-
-    slots: Tensor
-    at: Places
-
-    def take(self, x: Tensor) -> Tensor:
-        """Their rows (B, G, M) of x (B, T, M)."""
-        rows = self.slots.clamp(min=0)[..., None]
-        return x.gather(1, rows.expand(-1, -1, x.shape[-1]))
-
-    def put(self, y: Tensor, seen: Tensor) -> Tensor:
-        """y (B, T, M), their rows replaced by `seen` (B, G, M): of outputs, since nobody keeps those for a gradient."""
-        row, number = (self.slots >= 0).nonzero(as_tuple=True)
-        return y.index_put((row, self.slots[row, number]), seen[row, number])
-
-
-def seers_of(at: Places, mark: str) -> Seers | None:
+def seers_of(at: Places, mark: str) -> GlobalRows | None:
     """The real tokens that carry a mark above 0; None where no row has one, or the call does not give it."""
     if mark not in at.marks:
         return None
     marked = at.marks[mark] > 0
-    marked = marked if at.real is None else marked & at.real
-    most = int(marked.sum(1).max()) if len(marked) else 0
-    if most == 0:
-        return None
-    order = marked.int().argsort(dim=1, descending=True, stable=True)[:, :most]
-    real = marked.gather(1, order)
-    pos = at.pos.expand(len(marked), -1).gather(1, order)
-    return Seers(torch.where(real, order, -1), Places(pos, None if bool(real.all()) else real))
+    return rows_where(marked if at.real is None else marked & at.real)

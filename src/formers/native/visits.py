@@ -124,9 +124,7 @@ def visit_deltas(grad: Tensor, out: Tensor, *, threads: int | None = None, kerne
     batch, heads, queries, width = out.shape
     delta = out.new_empty(out.shape[:3])
     visits = _Visits(batch, heads, heads, queries, queries, width, width)
-    held = _point(visits, {"grad": grad, "out": out, "delta": delta})
-    call("formers_visit_deltas", visits, kernel, threads or torch.get_num_threads())
-    del held
+    _call("formers_visit_deltas", visits, {"grad": grad, "out": out, "delta": delta}, threads, kernel)
     return delta
 
 
@@ -176,23 +174,23 @@ def _run(
     batch, heads, queries, dim = q.shape
     visits = _Visits(batch, heads, k.shape[1], queries, k.shape[2], dim, v.shape[-1], table.merged, table.places, parts)
     visits.scale, visits.rate, visits.seed = setting
-    held = _point(visits, tensors)
     views = [view for plan in table.plans for view in plan]
     told = (_View * len(views))(*(_View(*(t.data_ptr() for t in view), len(view.queries)) for view in views))
     begins = torch.tensor([0, *(len(plan) for plan in table.plans)]).cumsum(0)
     plan = table.which.expand(batch, heads).contiguous()
     visits.plan, visits.begins, visits.views = plan.data_ptr(), begins.data_ptr(), ctypes.addressof(told)
-    call(function, visits, kernel, threads or torch.get_num_threads())
-    del held
+    _call(function, visits, tensors, threads, kernel)
 
 
-def _point(visits: _Visits, tensors: dict[str, Tensor | None]) -> list[Tensor]:
-    """Tell where the tensors lie, which must be kept until they have been used."""
+def _call(
+    function: str, visits: _Visits, tensors: dict[str, Tensor | None], threads: int | None, kernel: str | None
+) -> None:
+    """With the tensors, of which copies must stay until all is done."""
     held = {name: _rows(t) for name, t in tensors.items() if t is not None}
     for name, t in held.items():
         strides = (*t.stride()[:-1], 0, 0)
         setattr(visits, name, Array(t.data_ptr(), strides[0], strides[1], strides[2]))
-    return list(held.values())
+    call(function, visits, kernel, threads or torch.get_num_threads())
 
 
 def _rows(t: Tensor | None) -> Tensor:

@@ -125,7 +125,7 @@ def test_rows_that_differ_in_their_global_tokens() -> None:
     _, _, mask, marks = setting()
     seers = seers_of(place(marks, 0, mask, {"global": marks}), "global")
     assert seers is not None
-    assert seers.slots.tolist() == [[0, 9], [3, -1], [-1, -1]]
+    assert torch.where(seers.real, seers.place, -1).tolist() == [[0, 9], [3, -1], [-1, -1]]
     assert seers_of(place(marks, 0, mask, None), "global") is None
     assert seers_of(place(marks, 0, ~(marks > 0), {"global": marks}), "global") is None
 

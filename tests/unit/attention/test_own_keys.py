@@ -26,15 +26,13 @@ def test_values_and_gradients(piece: int, used: str, monkeypatch: pytest.MonkeyP
     found: list[tuple[Tensor, ...]] = []
     for both in (own_keys(q), (q, plainly(q))):
         total = sum(
-            (t * s).sum() for t, s, name in zip(both, slopes, ("queries", "keys"), strict=True) if used != _other(name)
+            (t * s).sum()
+            for t, s, name in zip(both, slopes, ("queries", "keys"), strict=True)
+            if used in (name, "both")
         )
         found.append((*both, *torch.autograd.grad(total, q)))
     torch.testing.assert_close(*found)
     assert own_keys(q)[1].stride() == q.stride()
-
-
-def _other(name: str) -> str:
-    return {"queries": "keys", "keys": "queries"}[name]
 
 
 def test_half_precision_keeps_its_type_and_sums_in_fp32() -> None:

@@ -48,16 +48,14 @@ class _Keys:
         if found is None:
             return []
         queries, blocks = found.queries.int().flatten(0, 1), found.blocks.flatten(0, 1)
-        row = torch.arange(len(blocks)) // chosen.shape[1] if len(self.blocks) > 1 else torch.zeros(len(blocks)).long()
+        row = (torch.arange(len(blocks)) // chosen.shape[1]).clamp(max=len(self.blocks) - 1)
         filled = self._filled[row[:, None], blocks]
         first = F.pad(filled.cumsum(-1), (1, 0)).int()
         part = torch.arange(self.parts)
         visited = (blocks[..., None] * self.parts + part).int()
         met = part < filled[..., None]
-        whole, no_masks = (
-            torch.full((int(first.max()),), -1, dtype=torch.int32),
-            torch.empty(0, BLOCK, dtype=torch.int64),
-        )
+        whole = torch.full((int(first.max()),), -1, dtype=torch.int32)
+        no_masks = torch.empty(0, BLOCK, dtype=torch.int64)
         return [
             View(queries[n], self.blocks[row[n]], first[n], visited[n][met[n]], whole, no_masks)
             for n in range(len(queries))
