@@ -74,12 +74,12 @@ class GlobalRows(NamedTuple):
 
     def take(self, x: Tensor) -> Tensor:
         """x (B, T, M) -> (B, G, M)."""
-        return x.gather(1, self._columns(x))
+        return x.gather(1, self.place[..., None].expand(-1, -1, x.shape[-1]))
 
     def put(self, x: Tensor, new: Tensor) -> Tensor:
         """x (B, T, M) with `new` (B, G, M) in place of what `take` takes, where there is a token."""
-        kept = torch.where(self.real[..., None], new.to(x.dtype), self.take(x))
-        return x.scatter(1, self._columns(x), kept)
+        row, number = self.real.nonzero(as_tuple=True)
+        return x.index_put((row, self.place[row, number]), new.to(x.dtype)[row, number])
 
     def places(self, at: Places) -> Places:
         """Where the tokens stand that are taken."""
@@ -88,9 +88,6 @@ class GlobalRows(NamedTuple):
 
     def _of(self, t: Tensor) -> Tensor:
         return t.expand(len(self.place), -1).gather(1, self.place)
-
-    def _columns(self, x: Tensor) -> Tensor:
-        return self.place[..., None].expand(-1, -1, x.shape[-1])
 
 
 def global_rows(at: Places) -> GlobalRows | None:
