@@ -32,7 +32,8 @@ class Array(ctypes.Structure):
 
 
 FUNCTIONS = (
-    *("formers_fastest", "formers_forward", "formers_backward", "formers_nearest", "formers_problem_size"),
+    *("formers_fastest", "formers_forward", "formers_backward", "formers_problem_size"),
+    *("formers_nearest", "formers_put_in_order"),
     *("formers_visit_forward", "formers_visit_deltas", "formers_visit_backward", "formers_visits_size"),
 )
 SIZES = ("batch", "heads", "rounds", "length", "dim", "value_dim")

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from formers import native
 from formers.attention.plan import Plan, Tiles
 
 
@@ -99,10 +100,14 @@ class SortedPlan:
 
 def sort_by(bucket: Tensor, rules: Rules) -> SortedPlan:
     """The plan in which tokens stand by bucket (.., R, S), and within one in the order of the sequence."""
-    length = bucket.shape[-1]
-    order = (bucket.long() * length + torch.arange(length, device=bucket.device)).argsort(-1)
-    slot = torch.empty_like(order).scatter_(-1, order, torch.arange(length, device=order.device).expand_as(order))
-    return SortedPlan(order.int(), slot.int(), bucket.int(), rules)
+    bucket = bucket.int()
+    if native.refuses_order(bucket) is None:
+        return SortedPlan(*native.in_order(bucket), bucket, rules)
+    order = bucket.argsort(stable=True, dim=-1)
+    slot = torch.empty_like(order).scatter_(
+        -1, order, torch.arange(bucket.shape[-1], device=order.device).expand_as(order)
+    )
+    return SortedPlan(order.int(), slot.int(), bucket, rules)
 
 
 def _chunks(order: Tensor, chunk: int) -> Tensor:

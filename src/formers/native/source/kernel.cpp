@@ -5,6 +5,7 @@
 #include "chosen.h"
 #include "controller.h"
 #include "forward.h"
+#include "nearest.h"
 #include "visit_backward.h"
 #include "visit_forward.h"
 
@@ -50,6 +51,8 @@ void settle(const Visits& p, int64_t item) { settle_row(p, item / p.heads, item 
 
 void visit_deltas(const Visits& p, int64_t item) { sum_deltas(p, item / p.heads, item % p.heads); }
 
+void nearest(const float* x, int64_t rows, int64_t axes, int32_t* to) { nearest_axes(x, rows, axes, to); }
+
 void exponentials(const float* x, float* y, int64_t count) {
     for (int64_t i = 0; i < count; i += LANES) store(y + i, exponential(load<Floats>(x + i)));
 }
@@ -60,6 +63,7 @@ void exponentials(const float* x, float* y, int64_t count) {
 #define TEXT(x) TEXT_OF(x)
 
 extern "C" const Kernel KERNEL;
-extern "C" const Kernel KERNEL = {TEXT(KERNEL),  scratch_size,  forward,       backward,     visit_scratch, visit_forward,
-                                  visit_backward, settle,       visit_deltas,  exponentials, unit_products, unit_sums,
-                                  unit_outers,   draw_units,    weigh_units,   slope_units,  control,       control_backward};
+extern "C" const Kernel KERNEL = {TEXT(KERNEL),   scratch_size,  forward,      backward,      visit_scratch, visit_forward,
+                                  visit_backward, settle,        visit_deltas, nearest,       exponentials,  unit_products,
+                                  unit_sums,      unit_outers,   draw_units,   weigh_units,   slope_units,   control,
+                                  control_backward};

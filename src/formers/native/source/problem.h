@@ -38,6 +38,7 @@ struct Kernel {
     void (*visit_backward)(const Visits&, const VisitRange&, void* scratch);
     void (*settle)(const Visits&, int64_t item);
     void (*visit_deltas)(const Visits&, int64_t item);
+    void (*nearest)(const float* x, int64_t rows, int64_t axes, int32_t* to);
     void (*exponential)(const float* x, float* y, int64_t count);  // count: a multiple of 16
     void (*unit_products)(const Units&, const UnitArrays&, Rows rows);
     void (*unit_sums)(const Units&, const UnitArrays&, Rows rows);

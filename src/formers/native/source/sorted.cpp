@@ -104,16 +104,6 @@ int answer(const Problem* problem, const char* name, int64_t threads, Run&& run)
     }
 }
 
-// Which of some numbers, or of their opposites behind them, is the largest; the first of equals.
-int64_t nearest(const float* x, int64_t count) {
-    int64_t high = 0, low = 0;
-    for (int64_t i = 1; i < count; i++) {
-        if (x[i] > x[high]) high = i;
-        if (x[i] < x[low]) low = i;
-    }
-    return x[high] >= -x[low] ? high : count + low;
-}
-
 }  // namespace
 
 FACE const char* formers_fastest() { return runs_here("avx512") ? "avx512" : runs_here("avx2") ? "avx2" : "plain"; }
@@ -128,21 +118,6 @@ FACE int formers_forward(const Problem* problem, const char* kernel, int64_t thr
 
 FACE int formers_backward(const Problem* problem, const char* kernel, int64_t threads) {
     return answer(problem, kernel, threads, [](Job& job) { job.backward(); });
-}
-
-// turned: (heads, tokens, rounds, axes). Adds, for every token and round, stride times the nearest axis to
-// bucket + head * head_step + round * round_step + token.
-FACE void formers_nearest(const float* turned, int32_t* bucket, int64_t heads, int64_t tokens, int64_t rounds,
-                          int64_t axes, int64_t head_step, int64_t round_step, int64_t stride, int64_t threads) {
-    const int64_t pieces = (tokens + RANGE - 1) / RANGE;
-    share(heads * pieces, threads, [&](int64_t item, int64_t) {
-        const int64_t head = item / pieces, first = item % pieces * RANGE;
-        const int64_t last = first + RANGE < tokens ? first + RANGE : tokens;
-        for (int64_t token = first; token < last; token++)
-            for (int64_t round = 0; round < rounds; round++)
-                bucket[head * head_step + round * round_step + token] +=
-                    int32_t(stride * nearest(turned + ((head * tokens + token) * rounds + round) * axes, axes));
-    });
 }
 
 FACE int formers_exponential(const float* x, float* y, int64_t count, const char* name) {
