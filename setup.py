@@ -93,6 +93,7 @@ setup(
             ("-fno-trapping-math", "-Wno-psabi"),
             bound=True,
         ),
+        Kernels("formers.native._kept", "src/formers/native/kept/source", {}),
         *([Kernels("formers.native._gemm", "src/formers/native/gemm/source", TILES)] if X86 else []),
     ],
     cmdclass={"build_ext": BuildKernels},

@@ -25,6 +25,11 @@ TILES = (
     *("-mavx512f", "-mavx512dq", "-mavx512bw", "-mavx512vl", "-mfma"),
     *("-mavx512vnni", "-mavx512bf16", "-mamx-tile", "-mamx-int8", "-mamx-bf16"),
 )
+PREPARE_KEPT = """
+from formers.native.kept import library
+library.STEM = sys.argv[1].removesuffix(".so")
+assert not isinstance(library.open_kept(), str), library.open_kept()
+"""
 PREPARE_TILES = """
 from formers.native.gemm import library
 library.STEM = sys.argv[1].removesuffix(".so")
@@ -38,6 +43,11 @@ def test_kernels_touch_nothing_that_is_not_theirs(tmp_path: Path) -> None:
     chosen = here.parent / "unit" / "sparse"
     tests = [here / name for name in ("test_visits.py", "test_sorted_chunks.py", "test_hashing.py")]
     run_tests(PREPARE, made, [*tests, chosen / "test_controller.py", chosen / "test_choosing_native.py"])
+
+
+def test_kept_memory_is_touched_by_nobody_else(tmp_path: Path) -> None:
+    made = build(tmp_path / "_kept.so", sources("kept/source"))
+    run_tests(PREPARE_KEPT, made, [Path(__file__).parent / "test_kept.py"])
 
 
 def test_products_by_tiles_touch_nothing_that_is_not_theirs(tmp_path: Path) -> None:

@@ -7,6 +7,8 @@ import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
+from formers.native import kept
+
 STRIPS = 2  # in so many a lower triangle is cut; narrower ones leave out more, but are slower
 
 
@@ -30,7 +32,7 @@ def by_head(x: Tensor, block: int) -> Tensor:
 def mix_earlier(matrix: Tensor, blocks: Tensor) -> Tensor:
     """matrix (R, N, N), with nothing on its diagonal and above it, @ blocks (R, N, C): most of its empty half is left
     out. Without a gradient; the two below are its parts."""
-    mixed = torch.empty_like(blocks)
+    mixed = kept.empty_like(blocks)
     for weights, given, into in zip(matrix, blocks, mixed, strict=True):
         for rows, earlier in _strips(len(weights)):
             torch.mm(weights[rows, earlier], given[earlier], out=into[rows])

@@ -6,6 +6,7 @@ import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
+from formers.native import kept
 from formers.parts import pieces
 
 EPS = 1e-6  # of the mean square, as in trax
@@ -27,7 +28,7 @@ class _OwnKeys(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, q: Tensor) -> tuple[Tensor, Tensor]:
         exact = torch.promote_types(q.dtype, torch.float32)
-        k, shrink = torch.empty_like(q), q.new_empty((*q.shape[:-1], 1), dtype=exact)
+        k, shrink = kept.empty_like(q), q.new_empty((*q.shape[:-1], 1), dtype=exact)
         for rows in _pieces(q):
             mine = q[..., rows, :]
             squares = torch.linalg.vector_norm(mine, dim=-1, keepdim=True, dtype=exact).square_()
@@ -44,7 +45,7 @@ class _OwnKeys(torch.autograd.Function):
         if by_k is None:
             return by_q
         k, shrink = ctx.saved_tensors
-        total = torch.empty_like(k)
+        total = kept.empty_like(k)
         for rows in _pieces(k):
             grad, mine = by_k[..., rows, :], k[..., rows, :]
             along = torch.linalg.vecdot(grad, mine)[..., None]

@@ -10,6 +10,7 @@ from torch.autograd.function import once_differentiable
 from torch.nn import functional as F
 
 from formers.experts.init import truncated_
+from formers.native import kept
 from formers.products.multiply import multiply, multiply_all
 
 
@@ -56,7 +57,7 @@ class _Grouped(torch.autograd.Function):
     def forward(ctx: Any, rows: Tensor, weight: Tensor, bias: Tensor | None, sizes: tuple[int, ...]) -> Tensor:
         ctx.save_for_backward(rows, weight)
         ctx.sizes, ctx.biased = sizes, bias is not None
-        made = rows.new_empty(len(rows), weight.shape[1])
+        made = kept.new_empty(rows, (len(rows), weight.shape[1]))
         groups = list(_groups(sizes))
         outs, fed = ([given[own] for _, own in groups] for given in (made, rows))
         by = [weight[expert].mT for expert, _ in groups]
@@ -68,8 +69,8 @@ class _Grouped(torch.autograd.Function):
     def backward(ctx: Any, upstream: Tensor) -> tuple[Tensor | None, Tensor | None, Tensor | None, None]:
         rows, weight = ctx.saved_tensors
         by_rows, by_weight, by_bias, _ = ctx.needs_input_grad
-        d_rows = torch.empty_like(rows) if by_rows else None
-        d_weight = torch.empty_like(weight) if by_weight else None
+        d_rows = kept.empty_like(rows) if by_rows else None
+        d_weight = kept.empty_like(weight) if by_weight else None
         d_bias = weight.new_zeros(weight.shape[:2]) if ctx.biased and by_bias else None
         groups = list(_groups(ctx.sizes))
         grads, fed = ([given[own] for _, own in groups] for given in (upstream, rows))

@@ -9,6 +9,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from formers.native import kept
 from formers.native.library import RULES, Array, Problem, call, missing
 
 
@@ -74,7 +75,7 @@ def forward(
     every chunk but the first also meets those at its own tokens; with one round, and neither reach nor same.
     threads: PyTorch's number if None. kernel: 'avx512', 'avx2' or 'plain'; the fastest if None.
     """
-    out, lse = torch.empty_like(_rows(v)), q.new_empty(q.shape[:3])
+    out, lse = kept.empty_like(_rows(v)), q.new_empty(q.shape[:3])
     tensors = _inputs(q, k, v, order, slot, bucket, pos, real) | _beside(beside)
     _run("formers_forward", rules, threads, kernel, tensors | {"out": out, "lse": lse, "total": torch.empty_like(lse)})
     return out, lse
@@ -99,7 +100,7 @@ def backward(
     kernel: str | None = None,
 ) -> tuple[Tensor, ...]:
     """The gradients by q, k and v, and by what is beside, for one by `out` and what `forward` returned for the same."""
-    grads = tuple(torch.empty_like(_rows(t)) for t in (q, k, v))
+    grads = tuple(kept.empty_like(_rows(t)) for t in (q, k, v))
     grads_beside = tuple(_zero_first(torch.empty_like(_rows(t)), rules.chunk) for t in beside or ())
     results: dict[str, Tensor | None] = {
         "grad_q": grads[0],

@@ -12,6 +12,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from formers.native import kept
 from formers.native.library import STALE, Array, call, loaded, missing
 
 BLOCK = 64  # queries, or keys, in a block
@@ -158,7 +159,7 @@ def visit_backward(
 def token_major(like: Tensor, shape: Sequence[int]) -> Tensor:
     """Room for (B, H, T, D), in which the heads of a token stand side by side, as products of matrices have them."""
     batch, heads, length, width = shape
-    return like.new_empty(batch, length, heads, width).transpose(1, 2)
+    return kept.new_empty(like, (batch, length, heads, width)).transpose(1, 2)
 
 
 def _run(

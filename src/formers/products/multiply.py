@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from torch.autograd import forward_ad
 from torch.utils.flop_counter import register_flop_formula
 
+from formers.native import kept
 from formers.native.gemm import multiply_into, refuses_tiles
 
 PARTS = {"highest": 3, "high": 2}
@@ -27,7 +28,7 @@ def multiply(
 
     Gradients do not flow through it: it is for the inside of functions that have gradients of their own.
     """
-    out = a.new_empty(a.shape[0], b.shape[1]) if out is None else out
+    out = kept.new_empty(a, (a.shape[0], b.shape[1])) if out is None else out
     multiply_all([out], [a], [b], [] if bias is None else [bias], add=add)
     return out
 

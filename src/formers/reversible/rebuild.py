@@ -9,6 +9,7 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 
 from formers.call import Call, Out
+from formers.native import kept
 from formers.replay import Autocast, Drawn, draw_again, drawn, undisturbed
 from formers.reversible.half import Given, Gradients, Half, Streams, Wanted
 
@@ -49,7 +50,7 @@ class Pass:
         self._autocast, self._device, self._dtype = Autocast(x.device), x.device, x.dtype
         exact = torch.promote_types(x.dtype, torch.float32)
         both = x.chunk(2, -1) if self._given_both else (x, x)
-        x1, x2 = (stream.to(exact, copy=True, memory_format=torch.contiguous_format) for stream in both)
+        x1, x2 = (copied(stream, exact) for stream in both)
         with self._autocast.again():
             for i, half in enumerate(self._halves):
                 self._drawn.append(drawn(x.device) if half.draws else None)
@@ -107,19 +108,26 @@ class Rebuilt(torch.autograd.Function):
         return None, gradient, found.get(hidden), *map(found.get, ctx.parameters)
 
 
+def copied(x: Tensor, dtype: torch.dtype) -> Tensor:
+    """x, contiguous and in memory of its own."""
+    return kept.new_empty(x.new_empty(0, dtype=dtype), x.shape).copy_(x)
+
+
 class Merge(torch.autograd.Function):
     """Two streams as one. Going back it makes a new gradient for each, which `Rebuilt` may change in place."""
 
     @staticmethod
     def forward(ctx: Any, merge: str, x1: Tensor, x2: Tensor) -> Tensor:
         ctx.merge = merge
-        return torch.cat([x1, x2], -1) if merge == "concatenate" else torch.add(x1, x2).div_(2)
+        if merge == "concatenate":
+            return torch.cat([x1, x2], -1, out=kept.new_empty(x1, (*x1.shape[:-1], 2 * x1.shape[-1])))
+        return torch.add(x1, x2).div_(2)
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, gradient: Tensor) -> tuple[None, Tensor, Tensor]:
         if ctx.merge == "concatenate":
-            first, second = (half.clone(memory_format=torch.contiguous_format) for half in gradient.chunk(2, -1))
+            first, second = (copied(half, half.dtype) for half in gradient.chunk(2, -1))
         else:
             first = gradient / 2
             second = first.clone()

@@ -7,6 +7,8 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 from torch.nn import functional as F
 
+from formers.native import kept
+
 # Elements of logits worked on at once: as much fp32 as a CPU's cache holds; a GPU wants more at a time.
 PIECE = {"cpu": 1 << 19}
 LARGE_PIECE = 1 << 26
@@ -31,7 +33,7 @@ class _SummedNats(torch.autograd.Function):
     def forward(ctx: Any, logits: Tensor, targets: Tensor, smoothing: float) -> Tensor:
         exact = torch.promote_types(logits.dtype, torch.float32)
         total = torch.zeros((), dtype=exact, device=logits.device)
-        gradient = torch.empty_like(logits) if ctx.needs_input_grad[0] else None
+        gradient = kept.empty_like(logits) if ctx.needs_input_grad[0] else None
         rows = max(1, PIECE.get(logits.device.type, LARGE_PIECE) // logits.shape[-1])
         for start in range(0, len(logits), rows):
             piece = slice(start, start + rows)

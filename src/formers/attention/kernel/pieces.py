@@ -7,6 +7,7 @@ import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
+from formers.native import kept
 from formers.parts import pieces
 
 Tensors = tuple[Tensor, ...]
@@ -114,4 +115,4 @@ def room_for(like: Tensor, length: int) -> Tensor:
     """Room for (B, H, T, ...) in which the heads of a token stand side by side, as the products before and behind have
     them."""
     batch, heads, _, *rest = like.shape
-    return like.new_empty(batch, length, heads, *rest).transpose(1, 2)
+    return kept.new_empty(like, (batch, length, heads, *rest)).transpose(1, 2)
