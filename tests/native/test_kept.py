@@ -10,7 +10,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from formers.native.kept import empty_like, library, new_empty
+from formers.native.kept import empty_like, library, new_empty, release
 from formers.native.kept.library import LEAST, open_kept, sizes
 
 NUMBERS = LEAST // 4
@@ -56,6 +56,15 @@ def test_room_is_used_again_by_tensors_of_nearly_the_same_size(here: None) -> No
     second.fill_(1)
     third.fill_(2)
     assert second.sum() == NUMBERS
+
+
+def test_all_that_is_kept_can_be_given_back(here: None) -> None:
+    held = new_empty(torch.zeros(1), (NUMBERS,)).fill_(5)
+    room = [new_empty(torch.zeros(1), (NUMBERS,)) for _ in range(3)]
+    del room
+    assert sizes()[1] >= 3 * LEAST
+    release()
+    assert sizes()[1] == 0 and held.min() == 5
 
 
 def test_a_view_keeps_the_room(here: None) -> None:

@@ -17,6 +17,7 @@ from formers.bench.patterned import (
 from formers.bench.race import race
 from formers.bench.registry import BENCHES, Rival
 from formers.bench.trial import Trial
+from formers.native.kept import release
 from formers.report.curves import Curve, save_curves
 from formers.report.rows import Row, ratio_at_least, value_at_most
 
@@ -188,9 +189,13 @@ def contestants(quick: bool) -> dict[str, tuple[object, ...]]:
 
 
 def measure(maker: Callable[..., Turn], given: tuple[object, ...], shape: Shape) -> tuple[float, float]:
-    """Peak bytes above what is there before a pass, and the shorter time of two passes; the first loads all code."""
+    """Peak bytes above what is there before a pass, and the shorter time of two passes; the first loads all code.
+
+    What the first pass kept for later ones is given back, or it would count as there before.
+    """
     turn = maker(*given, shape)
     turn()
+    release()
     before = resident()
     peak = high_water(turn) - before
     return peak, race({"": turn}, warmup=0, rounds=2)[""]

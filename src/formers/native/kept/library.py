@@ -3,6 +3,7 @@
 What is larger than 32 MiB malloc gives back to the system as soon as it is freed, and the next tensor of that size begins with
 pages that the system has yet to find and to fill with zeros. In a step of training on a long text that is a quarter of
 the time. PyTorch has no allocator of its own on the CPU; what is made here finds the room that was last freed here.
+Linux may take kept memory whenever it needs some, though it counts as the process's until then.
 """
 
 import ctypes
@@ -50,6 +51,13 @@ def empty_like(like: Tensor) -> Tensor:
     """`torch.empty_like(like)`, likewise."""
     made = _taken(torch.empty_like(like, device="meta")) if _wants(like, like.numel()) else None
     return torch.empty_like(like) if made is None else made
+
+
+def release() -> None:
+    """Give all memory that is kept back to the system, as `torch.cuda.empty_cache` does on a GPU."""
+    library = open_kept()
+    if not isinstance(library, str):
+        library.formers_release_kept()
 
 
 def sizes() -> tuple[int, int]:

@@ -2,8 +2,9 @@
 // freed, and the next one begins with pages that the system has to fill with zeros, at a fraction of the speed of memory.
 //
 // What is used and what is kept are together never more than twice what was once used at a time, and what is kept never more
-// than a quarter of the machine's memory. The system may take the pages of a kept block whenever it needs them.
+// than a quarter of the memory that is to be had. The system may take the pages of a kept block whenever it needs them.
 #include <cstdint>
+#include <cstdio>
 #include <deque>
 #include <iterator>
 #include <memory>
@@ -12,7 +13,6 @@
 
 #ifdef __linux__
 #include <sys/mman.h>
-#include <unistd.h>
 #endif
 
 #define FACE extern "C" __attribute__((visibility("default")))
@@ -81,6 +81,16 @@ void rest(Block& block) {
     block.again = true;
 }
 
+// Bytes that a process can get without swapping; kept ones are among them.
+int64_t available() {
+    long long found = 0;
+    char line[128];
+    const std::unique_ptr<FILE, int (*)(FILE*)> file(std::fopen("/proc/meminfo", "r"), &std::fclose);
+    while (file && std::fgets(line, sizeof line, file.get()) && std::sscanf(line, "MemAvailable: %lld", &found) != 1) {
+    }
+    return found << 10;
+}
+
 class Kept {
    public:
     // Null data: there is no memory.
@@ -102,7 +112,12 @@ class Kept {
         used -= block.bytes;
         kept += block.bytes;
         blocks.push_back(block);
-        give_back(int64_t(sysconf(_SC_PHYS_PAGES)) * sysconf(_SC_PAGESIZE) / 4);
+        give_back(available() / 4);
+    }
+
+    void release() {
+        const std::lock_guard<std::mutex> guard(lock);
+        give_back(0);
     }
 
     void tell(int64_t* of_used, int64_t* of_kept) {
@@ -143,6 +158,7 @@ class Kept {
    public:
     Block take(int64_t) { return {nullptr, 0, false}; }
     void give(Block) {}
+    void release() {}
     void tell(int64_t* used, int64_t* kept) { *used = *kept = 0; }
 };
 
@@ -173,6 +189,9 @@ FACE void* formers_take_kept(int64_t bytes, int64_t dims, const int64_t* shape, 
                                      sizes + dims,       0, tensor.get(), forget};
     return static_cast<Handed*>(tensor.release());
 }
+
+// Gives all that is kept back to the system.
+FACE void formers_release_kept() { kept().release(); }
 
 // Bytes that tensors use, and that are kept for others.
 FACE void formers_tell_kept(int64_t* used, int64_t* of_kept) { kept().tell(used, of_kept); }
