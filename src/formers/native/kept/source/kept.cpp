@@ -1,8 +1,8 @@
 // Memory of large tensors, kept for the next ones. malloc gives a block of more than 32 MiB back to the system when it is
 // freed, and the next one begins with pages that the system has to fill with zeros, at a fraction of the speed of memory.
 //
-// What is used and what is kept are together never more than twice what was once used at a time, and what is kept never more
-// than a quarter of the memory that is to be had. The system may take the pages of a kept block whenever it needs them.
+// What is used and what is kept are together never more than was once used at a time, and what is kept never more than a
+// quarter of the memory that is to be had. The system may take the pages of a kept block whenever it needs them.
 #include <cstdint>
 #include <cstdio>
 #include <deque>
@@ -102,7 +102,7 @@ class Kept {
         if (!block.data) return block;
         used += block.bytes;
         most_used = used > most_used ? used : most_used;
-        give_back(2 * most_used - used);
+        give_back(most_used - used);
         return block;
     }
 
