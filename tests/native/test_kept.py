@@ -123,6 +123,30 @@ def test_tensors_may_be_let_go_in_any_thread(here: None) -> None:
     assert sizes()[0] <= used - 20 * LEAST
 
 
+def test_a_forked_process_has_its_own(here: None) -> None:
+    """While threads take room and let it go."""
+    code = """
+import os, threading, torch
+from formers.native.kept import new_empty
+from formers.native.kept.library import LEAST, sizes
+like, over = torch.zeros(1), threading.Event()
+def turns():
+    while not over.is_set():
+        new_empty(like, (LEAST // 4,))
+threads = [threading.Thread(target=turns) for _ in range(2)]
+for thread in threads:
+    thread.start()
+for _ in range(20):
+    child = os.fork()
+    if not child:
+        room = new_empty(like, (LEAST // 4,)).fill_(7)
+        os._exit(0 if room.min() == 7 and sizes()[0] >= LEAST else 1)
+    assert os.waitpid(child, 0)[1] == 0
+over.set()
+"""
+    subprocess.run([sys.executable, "-W", "ignore", "-c", code], check=True, timeout=120)
+
+
 def test_copies_and_gradients_are_as_of_any_tensor(here: None) -> None:
     x = new_empty(torch.zeros(1), (NUMBERS,)).normal_()
     for other in (copy.deepcopy(x), x.clone()):

@@ -12,6 +12,7 @@
 #include <new>
 
 #ifdef __linux__
+#include <pthread.h>
 #include <sys/mman.h>
 #endif
 
@@ -115,6 +116,9 @@ class Kept {
         give_back(available() / 4);
     }
 
+    void hold() { lock.lock(); }
+    void let_go() { lock.unlock(); }
+
     void release() {
         const std::lock_guard<std::mutex> guard(lock);
         give_back(0);
@@ -169,6 +173,11 @@ Kept& kept() {
     static Kept* const all = new Kept;
     return *all;
 }
+
+#ifdef __linux__
+// A process that is forked while another thread has the lock would wait for it for ever.
+const int at_fork = pthread_atfork([] { kept().hold(); }, [] { kept().let_go(); }, [] { kept().let_go(); });
+#endif
 
 void forget(Handed* handed) {
     Tensor* const tensor = static_cast<Tensor*>(handed);
