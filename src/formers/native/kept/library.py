@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from formers.native.library import STALE, open_built
 
 STEM = "_kept"
-LEAST = 1 << 23  # bytes
+LEAST = 1 << 24  # bytes
 
 # PyCapsule_New(pointer, name, destructor), by which Python hands over what DLPack calls a tensor.
 _capsule = ctypes.PYFUNCTYPE(ctypes.py_object, ctypes.c_void_p, ctypes.c_char_p, ctypes.c_void_p)(
