@@ -10,7 +10,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from formers.native.kept import empty_like, library, new_empty, release
+from formers.native.kept import empty_like, library, new_empty, release, widened
 from formers.native.kept.library import LEAST, open_kept, sizes
 
 NUMBERS = LEAST // 4
@@ -56,6 +56,14 @@ def test_room_is_used_again_by_tensors_of_nearly_the_same_size(here: None) -> No
     second.fill_(1)
     third.fill_(2)
     assert second.sum() == NUMBERS
+
+
+def test_a_narrower_tensor_is_widened_in_such_room(here: None) -> None:
+    narrow = torch.randn(2, NUMBERS, dtype=torch.bfloat16, generator=torch.Generator().manual_seed(0))[1:]
+    used = sizes()[0]
+    wide = widened(narrow, torch.float32)
+    assert sizes()[0] >= used + LEAST and torch.equal(wide, narrow.float())
+    assert widened(wide, torch.float32) is wide
 
 
 def test_all_that_is_kept_can_be_given_back(here: None) -> None:

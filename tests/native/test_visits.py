@@ -1,5 +1,8 @@
 """Native attention by blocks against its meaning, for every kind of pattern, on every instruction set of this machine."""
 
+import math
+from collections.abc import Sequence
+
 import pytest
 import torch
 from torch import Tensor
@@ -208,3 +211,51 @@ def test_the_operator_keeps_its_word() -> None:
     )
     given = [t.requires_grad_() for t in inputs(100, 100)]
     torch.library.opcheck(torch.ops.formers.visits.default, (*given, None, None, *table, 0.3, 0.0))
+
+
+def one_row(name: str) -> tuple[list[Tensor], Visits, Places]:
+    """Of one row the backward pass works on some pieces at a time."""
+    marks = {"global": (torch.rand(1, 700, generator=torch.Generator().manual_seed(2)) < 0.02).long()}
+    at = Places.run(5, 700, None, marks)
+    return [t[:1] for t in inputs(700, 700)], plan_visits(PATTERNS[name], at, at, HEADS), at
+
+
+@pytest.mark.parametrize("name", PATTERNS)
+def test_pieces_that_reach_the_same_keys_add_up(name: str) -> None:
+    given, visits, at = one_row(name)
+    exact = [t.double().requires_grad_() for t in given]
+    want = torch.autograd.grad(meaning(*exact, PATTERNS[name], at, at).sum(), exact)
+    rough = [t.requires_grad_() for t in given]
+    got = torch.autograd.grad(attend_visits(*rough, visits.real, visits.table, 0.3).sum(), rough)
+    for mine, theirs in zip(got, want, strict=True):
+        torch.testing.assert_close(mine.double(), theirs, atol=2e-5, rtol=1e-4)
+
+
+def test_pieces_have_room_for_those_keys_alone_that_they_reach(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Beside the gradients themselves, for a window less than twice those of keys and values: not four times."""
+    (q, k, v), visits, _ = one_row("window")
+    out, lse = native.visit_forward(q, k, v, None, visits.table, native.Setting(0.3))
+    asked: list[int] = []
+
+    def new_empty(like: Tensor, shape: Sequence[int]) -> Tensor:
+        asked.append(math.prod(shape))
+        return like.new_empty(shape)
+
+    monkeypatch.setattr(native.kept, "new_empty", new_empty)
+    native.visit_backward(out, native.visit_deltas(out, out), lse, q, k, v, None, visits.table, native.Setting(0.3))
+    once = k.numel() + v.numel()
+    assert q.numel() + 2 * once < sum(asked) < q.numel() + 3 * once
+
+
+def test_what_autograd_stores_is_not_widened() -> None:
+    given, visits, _ = one_row("window")
+    stored: list[Tensor] = []
+
+    def note(t: Tensor) -> Tensor:
+        stored.append(t)
+        return t
+
+    with torch.autograd.graph.saved_tensors_hooks(note, lambda t: t):
+        attend_visits(*(t.bfloat16().requires_grad_() for t in given), None, visits.table, 0.3)
+    kinds = [t.dtype for t in stored if t.is_floating_point() and t.dim() == 4]
+    assert kinds == [torch.bfloat16] * 4

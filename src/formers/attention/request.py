@@ -1,7 +1,6 @@
 """What is asked of a backend: one attention, with all that is known of it."""
 
 from enum import Enum
-from functools import lru_cache
 from typing import NamedTuple
 
 import torch
@@ -15,6 +14,7 @@ from formers.attention.sorted.plan import SortedPlan
 from formers.attention.span import Span
 from formers.attention.top_blocks.plan import BlocksPlan
 from formers.attention.visits.table import Visits, plan_visits
+from formers.cached import cached
 from formers.places import Memo, Places, keys, queries
 from formers.position.core import PositionLayer
 
@@ -113,13 +113,12 @@ class Request(NamedTuple):
         return mask if to.real is None else mask & to.real[:, None, None, :]
 
 
-@lru_cache(maxsize=16)
+@cached(16)
 def _mask_of_runs(
     pattern: Pattern, heads: int, at: tuple[int, int], to: tuple[int, int], device: torch.device
 ) -> Tensor:
     """Of queries and keys that stand one behind the other: where they begin, and how many there are."""
-    with torch.inference_mode(False):  # what is kept may serve training later
-        return _visible(pattern, Places.run(*at, device), Places.run(*to, device), heads, device)
+    return _visible(pattern, Places.run(*at, device), Places.run(*to, device), heads, device)
 
 
 def _visible(pattern: Pattern, at: Places, to: Places, heads: int, device: torch.device) -> Tensor:

@@ -7,6 +7,7 @@ log-sum-exps. Results do not depend on the number of threads.
 import ctypes
 from collections.abc import Sequence
 from functools import cache
+from itertools import accumulate, pairwise
 from typing import NamedTuple
 
 import torch
@@ -73,7 +74,7 @@ class _Visits(ctypes.Structure):
         ("rate", ctypes.c_double),
         ("seed", ctypes.c_int64),
         *((name, Array) for name in TENSORS),
-        *((name, ctypes.c_void_p) for name in ("plan", "begins", "views")),
+        *((name, ctypes.c_void_p) for name in ("shift", "plan", "begins", "views")),
     )
 
 
@@ -116,7 +117,7 @@ def visit_forward(
     lse = q.new_full(q.shape[:3], LOWEST) if table.merged else q.new_empty(q.shape[:3])
     total = torch.zeros_like(lse) if table.merged else None
     tensors = {"q": q, "k": k, "v": v, "real": real, "out": out, "lse": lse, "total": total}
-    _run("formers_visit_forward", table, setting, 1, tensors, threads, kernel)
+    _run("formers_visit_forward", table, setting, None, tensors, threads, kernel)
     return out, lse
 
 
@@ -144,16 +145,50 @@ def visit_backward(
     kernel: str | None = None,
 ) -> tuple[Tensor, Tensor, Tensor]:
     """The gradients by q, k and v, for one by the output, its `visit_deltas` and the log-sum-exps of `visit_forward`."""
-    parts = -(-PARTS // (k.shape[0] * k.shape[1]))
+    parts = _Parts(table, -(-PARTS // (k.shape[0] * k.shape[1])), k.shape[2])
     grad_q = token_major(q, q.shape)
     if table.merged:
         grad_q.zero_()
-    grad_k, grad_v = (token_major(t, (parts * len(t), *t.shape[1:])).zero_() for t in (k, v))
+    room_k, room_v = parts.room(k), parts.room(v)
     tensors: dict[str, Tensor | None] = {"q": q, "k": k, "v": v, "real": real, "grad": grad, "delta": delta, "lse": lse}
-    tensors |= {"grad_q": grad_q, "grad_k": grad_k, "grad_v": grad_v}
+    tensors |= {"grad_q": grad_q, "grad_k": room_k, "grad_v": room_v}
     _run("formers_visit_backward", table, setting, parts, tensors, threads, kernel)
-    by_k, by_v = (t if parts == 1 else t.unflatten(0, (parts, -1)).sum(0) for t in (grad_k, grad_v))
-    return grad_q, by_k, by_v
+    return grad_q, parts.add(room_k, k), parts.add(room_v, v)
+
+
+class _Parts:
+    """Pieces of the queries, which are worked on at the same time: each adds to room of its own for the gradients by those
+    keys that it reaches, which is little more than its share of them where queries see their neighbours."""
+
+    def __init__(self, table: Table, count: int, keys: int) -> None:
+        self.reach = [slice(0, keys)] if count == 1 else [_reach(table, part, count) for part in range(count)]
+        ends = list(accumulate((keys.stop - keys.start for keys in self.reach), initial=0))
+        self.rooms = [slice(*room) for room in pairwise(ends)]
+        self.shift = torch.tensor([room.start - keys.start for room, keys in zip(self.rooms, self.reach, strict=True)])
+
+    def room(self, like: Tensor) -> Tensor:
+        """Zeros for all parts, one behind the other."""
+        return token_major(like, (*like.shape[:2], self.rooms[-1].stop, like.shape[3])).zero_()
+
+    def add(self, found: Tensor, like: Tensor) -> Tensor:
+        """What all parts found together, for all keys."""
+        if len(self.reach) == 1:
+            return found
+        total = token_major(like, like.shape).zero_()
+        for keys, room in zip(self.reach, self.rooms, strict=True):
+            total[:, :, keys] += found[:, :, room]
+        return total
+
+
+def _reach(table: Table, part: int, parts: int) -> slice:
+    """From the first to the last of the keys that a part of the queries visits, in any row and head."""
+    met = [torch.empty(0, dtype=torch.int32)]
+    for view in (view for plan in table.plans for view in plan):
+        begin, end = (view.first[len(view.queries) * n // parts] for n in (part, part + 1))
+        keys = view.keys[view.visited[begin:end].long().unique()]
+        met.append(keys[keys >= 0])
+    tokens = torch.cat(met)
+    return slice(int(tokens.min()), int(tokens.max()) + 1) if len(tokens) else slice(0, 0)
 
 
 def token_major(like: Tensor, shape: Sequence[int]) -> Tensor:
@@ -166,14 +201,16 @@ def _run(
     function: str,
     table: Table,
     setting: Setting,
-    parts: int,
+    parts: "_Parts | None",
     tensors: dict[str, Tensor | None],
     threads: int | None,
     kernel: str | None,
 ) -> None:
     q, k, v = (_rows(tensors[name]) for name in ("q", "k", "v"))
     batch, heads, queries, dim = q.shape
-    visits = _Visits(batch, heads, k.shape[1], queries, k.shape[2], dim, v.shape[-1], table.merged, table.places, parts)
+    visits = _Visits(batch, heads, k.shape[1], queries, k.shape[2], dim, v.shape[-1], table.merged, table.places)
+    if parts is not None:
+        visits.parts, visits.shift = len(parts.reach), parts.shift.data_ptr()
     visits.scale, visits.rate, visits.seed = setting
     views = [view for plan in table.plans for view in plan]
     told = (_View * len(views))(*(_View(*(t.data_ptr() for t in view), len(view.queries)) for view in views))

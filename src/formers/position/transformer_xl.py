@@ -1,11 +1,11 @@
 """Transformer-XL's relative positions: the four terms of its score."""
 
-import functools
 from collections.abc import Iterator
 
 import torch
 from torch import Tensor, nn
 
+from formers.cached import cached
 from formers.places import Spots
 from formers.position.absolute import sinusoid
 from formers.position.core import Position, PositionLayer
@@ -112,10 +112,9 @@ def _sinusoids(nearest: int, furthest: int, dim: int, dtype: torch.dtype, device
     return _kept(1 << furthest.bit_length(), dim, dtype, device)[nearest : furthest + 1]
 
 
-@functools.lru_cache(maxsize=8)
+@cached(8)
 def _kept(count: int, dim: int, dtype: torch.dtype, device: torch.device) -> Tensor:
-    with torch.inference_mode(False):  # what is kept may serve training later
-        return _rows(torch.arange(count, device=device), dim, dtype)
+    return _rows(torch.arange(count, device=device), dim, dtype)
 
 
 def _rows(distance: Tensor, dim: int, dtype: torch.dtype) -> Tensor:

@@ -10,6 +10,7 @@ from torch.autograd.function import once_differentiable
 from formers.call import Call, Out
 from formers.parts import Part, grouped, parts_of, pieces, together, without_y
 from formers.replay import Autocast
+from formers.reversible.sums import Gradients, add_to, summed
 
 # Elements of a stream whose norm is worked on at a time in the backward pass.
 NORMED = 1 << 24
@@ -23,23 +24,6 @@ class Given(NamedTuple):
     choices: Any
     dtype: torch.dtype
     autocast: Autocast
-
-
-class Gradients:
-    """Sums of gradients, by tensor."""
-
-    def __init__(self) -> None:
-        self._sums: dict[Tensor, Tensor] = {}
-
-    def add(self, of: Sequence[Tensor], found: Sequence[Tensor | None]) -> None:
-        """Never in place: autograd may have handed the same tensor to several."""
-        for tensor, gradient in zip(of, found, strict=True):
-            if gradient is not None:
-                self._sums[tensor] = self._sums[tensor] + gradient if tensor in self._sums else gradient
-
-    def get(self, tensor: Tensor | None) -> Tensor | None:
-        """The sum for a tensor, or None if nothing reached it."""
-        return None if tensor is None else self._sums.get(tensor)
 
 
 class Wanted(NamedTuple):
@@ -82,7 +66,7 @@ class Half:
             normed = self._normed(seen[:, rows], given, alike)
             for part in alike:
                 out = part.run(normed)
-                to[:, rows].add_(dropped(out.y, keep, rows, self._rate))
+                add_to(to[:, rows], dropped(out.y, keep, rows, self._rate))
                 outs.append(without_y(out))
         return outs[0] if offered is None else together(outs)
 
@@ -171,7 +155,7 @@ class TakeOut(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, y: Tensor, taken: Taken) -> Tensor:
         ctx.taken, ctx.dtype = taken, y.dtype
-        taken.stream.sub_(dropped(y, taken.keep, slice(None), taken.rate))
+        add_to(taken.stream, dropped(y, taken.keep, slice(None), taken.rate), sign=-1)
         return y.new_zeros(())
 
     @staticmethod
@@ -184,14 +168,6 @@ class TakeOut(torch.autograd.Function):
 def dropped(y: Tensor, keep: Tensor | None, rows: slice, rate: float) -> Tensor:
     """y with what dropout does not keep at 0, and the rest scaled up."""
     return y if keep is None else (y * keep[:, rows]).div_(1 - rate)
-
-
-def summed(total: Tensor | None, more: Tensor, *, alone: bool) -> Tensor:
-    """The sum so far and one more, of several in fp32 or better. Their first is copied, since autograd may share what it
-    hands out."""
-    if total is None:
-        return more if alone else more.to(torch.promote_types(more.dtype, torch.float32), copy=True)
-    return total.add_(more)
 
 
 def learned(module: nn.Module) -> list[nn.Parameter]:

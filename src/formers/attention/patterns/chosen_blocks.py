@@ -1,6 +1,5 @@
 """Patterns told by a table: for each block of queries the blocks of keys that it sees, head by head."""
 
-import functools
 from collections.abc import Iterator
 from functools import reduce
 from operator import or_
@@ -11,6 +10,7 @@ from torch import Tensor
 
 from formers.attention.pattern import Pattern
 from formers.attention.span import BlockSpans, Span
+from formers.cached import cached
 from formers.places import Spots
 from formers.spec.core import Site
 
@@ -131,12 +131,12 @@ def _sums(seen: Tensor) -> Tensor:
     return sums
 
 
-@functools.lru_cache(maxsize=512)
+@cached(512)
 def _drawn(pattern: ChosenBlocks, blocks: int) -> Tensor:
     return pattern.drawn(blocks)
 
 
-@functools.lru_cache(maxsize=512)
+@cached(512)
 def _last_seeing(pattern: ChosenBlocks) -> Tensor:
     """For each block of keys the last block of queries that sees it in any head, or NOTHING."""
     table = pattern._table(pattern.blocks or 0)

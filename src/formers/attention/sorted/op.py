@@ -14,6 +14,7 @@ from formers.attention.sorted.alone import bar_self, fall_back, gradient_alone, 
 from formers.attention.sorted.drop import Drop
 from formers.attention.sorted.lane import Meeting
 from formers.attention.sorted.plan import Rules, SortedPlan
+from formers.native import kept
 
 
 def attend_sorted(
@@ -28,10 +29,9 @@ def attend_sorted(
     rules, drop = [int(rule) for rule in meeting.rules], meeting.drop
     seed, rate = (None, 0.0) if drop is None else (drop.seed, drop.rate)
     shares = (meeting.causal, meeting.self_bias, meeting.scale, rate)
-    exact = torch.promote_types(v.dtype, torch.float32)  # half precision would tell no position past 256 from the next
-    wide = (t.to(exact) if t.stride(-1) == 1 else t.to(exact).contiguous() for t in (q, k, v))
-    out, lse = _forward(*wide, plan.order, plan.slot, plan.bucket, pos, real, seed, rules, *shares)
-    return out.to(v.dtype), lse
+    rows = (t if t.stride(-1) == 1 else t.contiguous() for t in (q, k, v))
+    out, lse = _forward(*rows, plan.order, plan.slot, plan.bucket, pos, real, seed, rules, *shares)
+    return out, lse
 
 
 @torch.library.custom_op("formers::sorted_attention", mutates_args=())
@@ -52,18 +52,20 @@ def _forward(
     rate: float,
 ) -> tuple[Tensor, Tensor]:
     meeting = _meeting(rules, causal, self_bias, scale, rate, seed)
-    plain = _plain(meeting)
+    plain, narrow = _plain(meeting), v.dtype
+    q, k, v = _wide(q, k, v)
     if native.refuses(q, k, v, plain) is None:
-        return native.forward(q, k, v, order, slot, bucket, pos, real, plain)
+        out, lse = native.forward(q, k, v, order, slot, bucket, pos, real, plain)
+        return out.to(narrow), lse
     plan = SortedPlan(order, slot, bucket, meeting.rules)
     out, lse = executor.forward(q, k, v, plan, pos, real, bar_self(meeting))
     fall_back(out, lse, v, real, meeting)
-    return out, lse
+    return out.to(narrow), lse
 
 
 @_forward.register_fake
 def _(q: Tensor, k: Tensor, v: Tensor, *_: Any) -> tuple[Tensor, Tensor]:
-    return torch.empty_like(v), q.new_empty(q.shape[:3])
+    return torch.empty_like(v), q.new_empty(q.shape[:3], dtype=_exact(v.dtype))
 
 
 @torch.library.custom_op("formers::sorted_attention_backward", mutates_args=())
@@ -87,15 +89,17 @@ def _backward(
     rate: float,
 ) -> tuple[Tensor, Tensor, Tensor]:
     meeting = _meeting(rules, causal, self_bias, scale, rate, seed)
-    plain = _plain(meeting)
+    plain, dtypes = _plain(meeting), (q.dtype, k.dtype, v.dtype)
+    q, k, v, grad, out = _wide(q, k, v, grad, out)
     if native.refuses(q, k, v, plain) is None:
-        by_q, by_k, by_v = native.backward(grad, out, lse, q, k, v, order, slot, bucket, pos, real, plain)
-        return by_q, by_k, by_v
-    plan = SortedPlan(order, slot, bucket, meeting.rules)
-    lse, alone = gradient_alone(lse, self_bias)
-    grads = executor.backward(grad, out, lse, q, k, v, plan, pos, real, bar_self(meeting))
-    grads[2][alone] += own(grad, alone, meeting.drop)
-    return grads
+        grads = native.backward(grad, out, lse, q, k, v, order, slot, bucket, pos, real, plain)
+    else:
+        plan = SortedPlan(order, slot, bucket, meeting.rules)
+        lse, alone = gradient_alone(lse, self_bias)
+        grads = executor.backward(grad, out, lse, q, k, v, plan, pos, real, bar_self(meeting))
+        grads[2][alone] += own(grad, alone, meeting.drop)
+    by_q, by_k, by_v = (by.to(dtype) for by, dtype in zip(grads, dtypes, strict=True))
+    return by_q, by_k, by_v
 
 
 @_backward.register_fake
@@ -118,6 +122,17 @@ def _differentiate(ctx: Any, grad: Tensor | None, _: None) -> tuple[Tensor | Non
 
 
 _forward.register_autograd(_differentiate, setup_context=_save)
+
+
+def _exact(dtype: torch.dtype) -> torch.dtype:
+    """What is computed in: half precision would tell no position past 256 from the next."""
+    return torch.promote_types(dtype, torch.float32)
+
+
+def _wide(*narrow: Tensor) -> list[Tensor]:
+    """In the precision that is computed in, which autograd need not store."""
+    exact = _exact(narrow[0].dtype)
+    return [kept.widened(t, exact) for t in narrow]
 
 
 def _meeting(

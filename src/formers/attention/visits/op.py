@@ -6,6 +6,7 @@ import torch
 from torch import Tensor
 
 from formers.attention.sorted.drop import Drop
+from formers.native import kept
 from formers.native.visits import Setting, Table, View, token_major, visit_backward, visit_deltas, visit_forward
 
 FIELDS = len(View._fields)
@@ -22,9 +23,9 @@ def attend_visits(
     tensors = [t for plan in table.plans for view in plan for t in view]
     sizes = [len(plan) for plan in table.plans]
     seed, rate = (None, 0.0) if drop is None else (drop.seed, drop.rate)
-    wide = (t.float() if t.stride(-1) == 1 else t.float().contiguous() for t in (q, k, v))
-    out: Tensor = _forward(*wide, real, seed, table.which, tensors, sizes, table.merged, table.places, scale, rate)[0]
-    return out.to(v.dtype)
+    rows = (t if t.stride(-1) == 1 else t.contiguous() for t in (q, k, v))
+    out: Tensor = _forward(*rows, real, seed, table.which, tensors, sizes, table.merged, table.places, scale, rate)[0]
+    return out
 
 
 @torch.library.custom_op("formers::visits", mutates_args=())
@@ -42,22 +43,26 @@ def _forward(
     scale: float,
     rate: float,
 ) -> tuple[Tensor, Tensor]:
-    return visit_forward(q, k, v, real, _table(views, sizes, which, merged, places), _setting(scale, rate, seed))
+    table, setting = _table(views, sizes, which, merged, places), _setting(scale, rate, seed)
+    wide_q, wide_k, wide_v = _wide(q, k, v)
+    out, lse = visit_forward(wide_q, wide_k, wide_v, real, table, setting)
+    return out.to(v.dtype), lse
 
 
 @_forward.register_fake
 def _(q: Tensor, k: Tensor, v: Tensor, *_: Any) -> tuple[Tensor, Tensor]:
-    return token_major(q, (*q.shape[:3], v.shape[-1])), q.new_empty(q.shape[:3])
+    return token_major(v, (*q.shape[:3], v.shape[-1])), q.new_empty(q.shape[:3], dtype=torch.float32)
 
 
 @torch.library.custom_op("formers::visits_deltas", mutates_args=())
 def _deltas(grad: Tensor, out: Tensor) -> Tensor:
-    return visit_deltas(grad, out)
+    wide_grad, wide_out = _wide(grad, out)
+    return visit_deltas(wide_grad, wide_out)
 
 
 @_deltas.register_fake
 def _(grad: Tensor, out: Tensor) -> Tensor:
-    return out.new_empty(out.shape[:3])
+    return out.new_empty(out.shape[:3], dtype=torch.float32)
 
 
 @torch.library.custom_op("formers::visits_backward", mutates_args=())
@@ -79,7 +84,9 @@ def _backward(
     rate: float,
 ) -> tuple[Tensor, Tensor, Tensor]:
     table, setting = _table(views, sizes, which, merged, places), _setting(scale, rate, seed)
-    return visit_backward(grad, delta, lse, q, k, v, real, table, setting)
+    wide_grad, wide_q, wide_k, wide_v = _wide(grad, q, k, v)
+    by_q, by_k, by_v = visit_backward(wide_grad, delta, lse, wide_q, wide_k, wide_v, real, table, setting)
+    return by_q.to(q.dtype), by_k.to(k.dtype), by_v.to(v.dtype)
 
 
 @_backward.register_fake
@@ -108,6 +115,11 @@ def _differentiate(ctx: Any, grad: Tensor | None, _: None) -> tuple[Any, ...]:
 
 
 _forward.register_autograd(_differentiate, setup_context=_save)
+
+
+def _wide(*narrow: Tensor) -> list[Tensor]:
+    """In the precision that the kernels compute in, which autograd need not store."""
+    return [kept.widened(t, torch.float32) for t in narrow]
 
 
 def _table(views: list[Tensor], sizes: list[int], which: Tensor, merged: bool, places: int) -> Table:

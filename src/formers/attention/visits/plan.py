@@ -4,7 +4,6 @@ A pair of blocks is left out where the pattern surely shows nothing of it, taken
 looked at pair by pair. So a plan is exact, and whoever runs it needs to know nothing of patterns.
 """
 
-from functools import lru_cache
 from typing import NamedTuple
 
 import numpy as np
@@ -14,6 +13,7 @@ from torch import Tensor
 from formers.attention.pattern import Pattern
 from formers.attention.span import BlockSpans
 from formers.attention.visits.terms import Term, order_of, terms_of
+from formers.cached import cached
 from formers.native.visits import BLOCK, View
 from formers.places import Spots
 
@@ -37,8 +37,7 @@ class HeadPlan(NamedTuple):
         return self._replace(views=tuple(told))
 
 
-@lru_cache(maxsize=512)  # twelve layers of twelve heads that each draw blocks of their own are 144
-@torch.inference_mode(False)  # what is kept may serve training later
+@cached(512)  # twelve layers of twelve heads that each draw blocks of their own are 144
 def plan_run(pattern: Pattern, start: int, length: int, first: int, count: int) -> HeadPlan:
     """The plan of `length` queries from position `start` on and `count` keys from `first` on, for one head's pattern."""
     at, to = (Spots(torch.arange(begin, begin + size), {}) for begin, size in ((start, length), (first, count)))

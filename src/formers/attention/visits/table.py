@@ -1,6 +1,5 @@
 """The plans of a whole call: for each head, and where rows stand differently for each row, which blocks are visited."""
 
-from functools import lru_cache
 from typing import NamedTuple
 
 import torch
@@ -9,6 +8,7 @@ from torch import Tensor
 from formers.attention.marks import asks_for_marks
 from formers.attention.pattern import Pattern, by_heads
 from formers.attention.visits.plan import HeadPlan, plan_run, plan_spots
+from formers.cached import cached
 from formers.native.visits import Table, View
 from formers.places import Places, Spots
 
@@ -40,8 +40,7 @@ def plan_visits(pattern: Pattern, at: Places, to: Places, heads: int) -> Visits:
     return Visits(_table(plans, which, at.length), None)
 
 
-@lru_cache(maxsize=64)
-@torch.inference_mode(False)  # what is kept may serve training later
+@cached(64)
 def _visits_of_runs(pattern: Pattern, heads: int, begin: int, length: int, first: int, count: int) -> Visits:
     """Of `length` queries from position `begin` on and `count` keys from `first` on, the same in all rows."""
     kinds = by_heads(pattern, heads)

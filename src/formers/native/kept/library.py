@@ -18,7 +18,9 @@ from torch import Tensor, nn
 from formers.native.library import STALE, open_built
 
 STEM = "_kept"
-LEAST = 1 << 24  # bytes
+LEAST = (
+    1 << 24
+)  # bytes; what is smaller malloc keeps by itself, sooner or later, and there is much of it in small models
 
 # PyCapsule_New(pointer, name, destructor), by which Python hands over what DLPack calls a tensor.
 _capsule = ctypes.PYFUNCTYPE(ctypes.py_object, ctypes.c_void_p, ctypes.c_char_p, ctypes.c_void_p)(
@@ -51,6 +53,11 @@ def empty_like(like: Tensor) -> Tensor:
     """`torch.empty_like(like)`, likewise."""
     made = _taken(torch.empty_like(like, device="meta")) if _wants(like, like.numel()) else None
     return torch.empty_like(like) if made is None else made
+
+
+def widened(t: Tensor, dtype: torch.dtype) -> Tensor:
+    """`t.to(dtype)`, likewise; without a gradient."""
+    return t if t.dtype == dtype else new_empty(t.new_empty(0, dtype=dtype), t.shape).copy_(t)
 
 
 def release() -> None:

@@ -5,7 +5,7 @@
 namespace {
 
 // So many rows as a vector has lanes, turned so that vectors run over them: lane i of square[a] is number first + a of row
-// i, and 0 behind the last number. rows: so many numbers apart, of which there are `count`; beyond, the last one again.
+// i, and 0 behind the last number. row: so many numbers apart are rows, of which there are `count`; beyond, the last one again.
 inline void turned_rows(const float* from, long row, long count, long first, long some, Floats* square) {
     for (long i = 0; i < LANES; i++) {
         const float* at = from + (i < count ? i : count - 1) * row + first;

@@ -96,8 +96,8 @@ struct KeyBlocks {
     void leave(KeyBlock& block) const {
         if (!backward || block.tag < 0) return;
         for (long i = 0; i < block.count; i++) {
-            float* k = row_of<float>(p.grad_k, part * p.batch + batch, head, block.tokens[i]);
-            float* v = row_of<float>(p.grad_v, part * p.batch + batch, head, block.tokens[i]);
+            float* k = row_of<float>(p.grad_k, batch, head, block.tokens[i] + p.shift[part]);
+            float* v = row_of<float>(p.grad_v, batch, head, block.tokens[i] + p.shift[part]);
             for (long d = 0; d < p.dim; d++) k[d] += block.grad_k[i * k_row + d];
             for (long e = 0; e < p.value_dim; e++) v[e] += block.grad_v[i * v_row + e];
         }

@@ -17,7 +17,7 @@ struct Visits {
     int64_t batch, heads, key_heads, queries, keys, dim, value_dim;
     int64_t merged;  // queries stand in several views, or not in all of them: sums are kept between, and settled at last
     int64_t places;  // blocks of keys that a thread holds; block n has place n % places
-    int64_t parts;   // pieces of a head's queries in the backward pass, each with its own grad_k and grad_v
+    int64_t parts;   // pieces of a head's queries in the backward pass, each with room of its own in grad_k and grad_v
     float scale;
     double rate;  // of the weights that dropout drops, told by `seed`
     int64_t seed;
@@ -25,8 +25,9 @@ struct Visits {
     Array out, lse, total;         // float (B, H, T, E), (B, H, T), (B, H, T); merged: 0, -FLT_MAX and 0 at first
     Array grad, delta;             // float (B, H, T, E), (B, H, T); delta: sums of grad * out
     Array grad_q;                  // float (B, H, T, D); merged: 0 at first
-    Array grad_k, grad_v;          // float (parts * B, K, S, D or E), 0 at first
+    Array grad_k, grad_v;          // float (B, K, rows, D or E), 0 at first: for all the keys that any part reaches
     Array real;                    // bool (B, S), False at keys that nobody meets; may be absent
+    const int64_t* shift;          // (parts): by how much a part's rows of grad_k and grad_v lie behind the keys
     const int64_t *plan, *begins;  // (B * H): which plan; (plans + 1): where its views begin
     const View* views;
 };
