@@ -9,7 +9,8 @@ from typing import Any
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
-from formers.bench.race import Duel, race
+from formers.bench.memory import in_fresh_process
+from formers.bench.race import Duel, race, race_made
 from formers.bench.registry import Case
 from formers.errors import DataError
 from formers.report.rows import Row
@@ -60,6 +61,23 @@ class Trial:
         warmup, rounds = (1, 1) if self.quick else (warmup, rounds)
         with self.progress(self.case.title, (warmup + rounds) * len(contestants)) as tick:
             seconds = race(contestants, warmup=warmup, rounds=rounds, tick=tick)
+        return Duel(seconds["ours"], seconds.get("rival"))
+
+    def duel_apart(
+        self,
+        make_ours: Callable[[], Callable[[], object]],
+        make_rival: Callable[[], Callable[[], object]],
+        *,
+        warmup: int,
+        rounds: int,
+    ) -> Duel:
+        """`duel` in a process of its own, to which earlier cases have left no memory. Both are functions of modules."""
+        makers = {"ours": make_ours}
+        if self.case.rival is not None and self.case.rival.installed:
+            makers["rival"] = make_rival
+        warmup, rounds = (1, 1) if self.quick else (warmup, rounds)
+        with self.progress(self.case.title, 1):
+            seconds = in_fresh_process(race_made, makers, warmup, rounds, give_back=False)
         return Duel(seconds["ours"], seconds.get("rival"))
 
     def row(self, name: str, value: float | None, rival_value: float | None = None, **changes: Any) -> Row:

@@ -98,7 +98,7 @@ def per_token(trial: Trial) -> Iterator[Row]:
     each: dict[str, float] = {}
     with trial.progress(trial.case.title, len(shapes)) as tick:
         for shape in shapes:
-            seconds = in_fresh_process(seconds_of_hashing, shape, 1 if trial.quick else 5)
+            seconds = in_fresh_process(seconds_of_hashing, shape, 1 if trial.quick else 5, give_back=False)
             each[f"{shape.length:,}"] = 1e6 * seconds / shape.length
             tick()
     for name, value in each.items():
@@ -123,13 +123,18 @@ def seconds_of_hashing(shape: Shape, rounds: int) -> float:
 def beside_hugging_face(trial: Trial) -> Iterator[Row]:
     """Both in training mode without dropout: embedding, axial positions, reversible layer, last norm."""
     shape = shape_of(trial, 16_384)
-    tokens = torch.randint(256, (1, shape.length), generator=torch.Generator().manual_seed(0))
-    duel = trial.duel(one_layer(shape, tokens), lambda: their_layer(shape, tokens), warmup=1, rounds=3)
+    duel = trial.duel_apart(partial(one_layer, shape), partial(their_layer, shape), warmup=2, rounds=5)
     yield trial.row(f"one-layer Reformer, {shape.length:,} tokens", *duel.milliseconds())
 
 
-def one_layer(shape: Shape, tokens: Tensor) -> Turn:
+def bytes_of(shape: Shape) -> Tensor:
+    """(1, length), drawn."""
+    return torch.randint(256, (1, shape.length), generator=torch.Generator().manual_seed(0))
+
+
+def one_layer(shape: Shape) -> Turn:
     """Ours."""
+    tokens = bytes_of(shape)
     sizes = {"dim": shape.dim, "heads": shape.heads, "hidden": shape.hidden, "chunk": shape.chunk}
     axes = (side(shape), side(shape))
     spec = reformer(256, depth=1, layers=("lsh",), rounds=shape.rounds, buckets=None, shape=axes, dropout=0.0, **sizes)
@@ -141,10 +146,11 @@ def one_layer(shape: Shape, tokens: Tensor) -> Turn:
     return turn
 
 
-def their_layer(shape: Shape, tokens: Tensor) -> Turn:
+def their_layer(shape: Shape) -> Turn:
     """That of transformers. It has no head either."""
     from transformers import ReformerConfig, ReformerModel
 
+    tokens = bytes_of(shape)
     config = ReformerConfig(
         attn_layers=["lsh"],
         vocab_size=256,

@@ -66,8 +66,8 @@ def rival(trial: Trial, shape: LlamaShape, dtype: str, count: int) -> tuple[floa
         return None, None
     with TemporaryDirectory() as folder:
         try:
-            rounds = 1 if trial.quick else ROUNDS
-            return in_fresh_process(timed, Path(folder) / "llama.gguf", shape, dtype, count, rounds), None
+            given = (Path(folder) / "llama.gguf", shape, dtype, count, 1 if trial.quick else ROUNDS)
+            return in_fresh_process(timed, *given, give_back=False), None
         except FormersError as error:
             return None, f"llama.cpp was not measured: {error}"
 
