@@ -74,20 +74,31 @@ class LongformerAttentionLayer(nn.Module):
 
     def forward(self, x: Tensor, call: Call, state: Any = None, choices: Any = None) -> Out:
         seers = call.memo.once(("seers", self.spec.mark, call.at), lambda: seers_of(call.at, self.spec.mark))
+        if seers is None:
+            return Out(self._shown(x, call, self.local))
+        seen = self._seen(
+            x, call, seers
+        )  # first, so that its gradient by x is made last, and need not wait for the other
+        return Out(seers.put(self._shown(x, call, self.pattern), seen))
+
+    def _shown(self, x: Tensor, call: Call, pattern: Pattern) -> Tensor:
+        """What all tokens make of what a pattern shows, (B, T, M)."""
         q, k, v = self.projection.together(x)
         q, k = (self.position.turn(t, call.at, call.memo) for t in (q, k))
-        y = self.projection.output(self._attend(q, k, v, call, call.at, self.local if seers is None else self.pattern))
-        return Out(y if seers is None else seers.put(y, self.projection.output(self._seen(x, call, seers))))
+        made: Tensor = self.projection.output(self._attend(q, k, v, call, call.at, pattern))
+        return made
 
     def _seen(self, x: Tensor, call: Call, seers: GlobalRows) -> Tensor:
-        """What the global tokens see, (B, H, G, D)."""
+        """What the global tokens make of all, (B, G, M)."""
         q = split_heads(self.q_global(seers.take(x)), self.head_dim)
         if isinstance(self.spec.position, NoPosition) and folding_pays(q.shape[2], self.head_dim):
-            return attend_inputs(q, x, call.at, self.k_global, self.v_global, self.scale, self._rate)
+            heads = attend_inputs(q, x, call.at, self.k_global, self.v_global, self.scale, self._rate)
+            return self.projection.output(heads)
         k, v = (split_heads(t, self.head_dim) for t in (self.k_global(x), self.v_global(x)))
         at = seers.places(call.at)
         q = self.position.turn(q, at, call.memo)
-        return self._attend(q, self.position.turn(k, call.at, call.memo), v, call, at, Everything())
+        heads = self._attend(q, self.position.turn(k, call.at, call.memo), v, call, at, Everything())
+        return self.projection.output(heads)
 
     def _attend(self, q: Tensor, k: Tensor, v: Tensor, call: Call, at: Places, pattern: Pattern) -> Tensor:
         return attend(Request(q, k, v, at, call.at, pattern, self.position, self.scale, self._rate, call.memo))
