@@ -72,7 +72,7 @@ def test_a_text_too_short_to_be_hashed_is_told(cli: Cli) -> None:
     words = ["show", *REFORMER, "chunk=8", "--text", TEXT]
     out = cli(*words).out
     assert (
-        "all that Causal() shows: LSH(chunk=8, rounds=2, buckets=4) chooses nothing in texts of up to 64 tokens" in out
+        "all that Causal() shows: LSH(chunk=8, rounds=2, buckets=4) chooses nothing in texts of up to 32 tokens" in out
     )
     fix = f"{FIRST}.select.plain_below=0"
     assert f'--set "{fix}"' in out
@@ -118,6 +118,12 @@ def test_a_model_that_chooses_nothing_says_who_does(cli: Cli) -> None:
     assert (code, out) == (1, "")
     assert "gpt2 has no attention whose pairs are chosen by content" in err and "reformer" in err
     assert "--set 'blocks[0].sublayers[0].select=TopBlocks(block=4, count=2)'" in err
+
+
+def test_a_member_that_is_too_shallow_to_choose_says_so(cli: Cli) -> None:
+    code, out, err = cli("show", "reformer", "dim=16", "depth=2", "heads=2", "hidden=16", "--text", TEXT)
+    assert (code, out) == (1, "")
+    assert "of this depth and with these layers reformer has no attention whose pairs are chosen by content" in err
 
 
 def test_without_a_text_no_wrong_picture_is_drawn(cli: Cli, tmp_path: Path) -> None:

@@ -27,11 +27,13 @@ class LSH(Selector):
 
     chunk: tokens in a chunk. rounds: independent hashes, whose results are merged into one softmax. buckets: of a hash,
     an even number, or a tuple of such whose product counts (each a hash of its own); None: twice as many as the sequence
-    has chunks. before, after: neighbours of a chunk; after=None: none in a decoder, as many as before in an encoder.
+    has chunks, which decoding tells anew, for all tokens, as often as it has doubled.
+    before, after: neighbours of a chunk; after=None: none in a decoder, as many as before in an encoder.
     same_bucket: only tokens of one bucket meet (otherwise whoever shares a chunk or its neighbours).
     once: a pair that meets in several rounds counts once, as in the paper; False: as often, as in trax and transformers.
     wrap: the first chunk of a round has the last of the round before as its neighbour, as in those two.
-    plain_below: sequences up to this length attend to everything, which is then cheaper; None: as long as it is cheaper.
+    plain_below: sequences up to this length attend to everything, which is then cheaper; None: as many tokens as a query
+    would meet.
     strict: only the `before * chunk` latest tokens of one bucket meet, itself included. Buckets and borders are then known
     from the past alone, and decoding equals one pass.
 
@@ -41,7 +43,7 @@ class LSH(Selector):
 
     Rotations are drawn from the seed of the call: training has new ones in every step, evaluation always the same.
     Padding is sorted behind all buckets and met by nobody. But buckets=None and plain_below go by the length of the batch,
-    its padding included: give both where a row must come out as it does alone.
+    its padding included: give both where a row must come out as it does alone, which it never does with wrap=True.
     """
 
     chunk: int = 64
@@ -60,6 +62,11 @@ class LSH(Selector):
         return self.strict
 
     @property
+    def stable_form(self) -> Selector:
+        back = {"before": max(1, self.before), "after": None, "wrap": False, "plain_below": None}
+        return self.replace(strict=True, buckets=self.buckets or 64, **back)
+
+    @property
     def of_keys(self) -> bool:
         return True
 
@@ -67,6 +74,8 @@ class LSH(Selector):
         if self.chunk < 1 or self.rounds < 1 or self.before < 0 or (self.after or 0) < 0:
             values = f"chunk={self.chunk}, rounds={self.rounds}, before={self.before} and after={self.after}"
             yield f"{values}: chunks and rounds are at least 1, neighbours at least 0", "chunk=64, rounds=4, before=1"
+        if self.buckets == ():
+            yield "a hash of no buckets chooses nothing", "buckets=64"
         odd = [count for count in as_factors(self.buckets) if count < 2 or count % 2]
         if odd:
             mended = tuple(max(2, count + count % 2) for count in as_factors(self.buckets))
@@ -109,21 +118,22 @@ class LSHRule(SelectorRule):
         same = spec.same_bucket or spec.strict
         self.rules = Rules(spec.chunk, spec.before, after, spec.wrap, reach, same, spec.once)
         self.width = (1 + spec.before + after) * spec.chunk * spec.rounds
-        self.plain_below = 0 if spec.strict else 2 * self.width if spec.plain_below is None else spec.plain_below
+        self.plain_below = 0 if spec.strict else self.width if spec.plain_below is None else spec.plain_below
 
     @torch.no_grad()
     def choose(
         self, q: Tensor, k: Tensor, call: Call, to: Places, past: Hashed | None = None, heads: slice = EVERY
     ) -> Chosen:
         """Buckets (B, H, R, S), int32, of all keys: hashing knows no length, so they are those of the queries too."""
-        new = call.at.length
-        factors = self.factors(to.length) if past is None else past.factors
-        buckets = self.hash(k[:, :, k.shape[2] - new :], factors, call, heads)
-        if past is not None:
-            earlier = past.buckets.last(to.length - new)
-            log = earlier.extend(buckets.mT)
+        new, factors = call.at.length, self.factors(to.length)
+        if past is None or math.prod(factors) >= 2 * math.prod(past.factors):
+            log = Log(
+                self.hash(k, factors, call, heads).mT
+            )  # all anew: a long text wants more buckets than its beginning
         else:
-            log = Log(buckets.mT)
+            factors = past.factors
+            latest = self.hash(k[:, :, k.shape[2] - new :], factors, call, heads)
+            log = past.buckets.last(to.length - new).extend(latest.mT)
         return Chosen(log.view.mT, Hashed(log, factors) if call.remember else None)
 
     def factors(self, length: int) -> tuple[int, ...]:

@@ -62,6 +62,10 @@ class Routing(Selector):
         return not self.balanced
 
     @property
+    def stable_form(self) -> Selector | None:
+        return self.replace(balanced=False, window=self.window or 128) if self.joint else None
+
+    @property
     def of_keys(self) -> bool:
         return self.joint
 

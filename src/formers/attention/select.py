@@ -25,6 +25,11 @@ class Selector(Spec):
         return False
 
     @property
+    def stable_form(self) -> "Selector | None":
+        """A form of it that is prefix stable; None: it has none."""
+        return None
+
+    @property
     def of_keys(self) -> bool:
         """True if it chooses by the keys alone, so that it needs a projection whose queries are the keys."""
         return False

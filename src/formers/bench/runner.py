@@ -30,9 +30,12 @@ def run_suite(
     """Run every case of a suite, or those whose title has the words `only`, print what came out, and give the rows.
 
     The JSON file is brought up to date after each case, so an interrupted suite keeps what it has measured.
-    Raises FormersError for an unknown suite, a file that cannot be written, or fewer threads than one.
+    Raises FormersError for an unknown suite, a file that cannot be written, data that nothing reads, or fewer threads
+    than one.
     """
     cases = chosen(registry.find(suite), only)
+    if data is not None and not any(case.needs for case in cases):
+        raise FormersError(f"{suite} reads no data; leave out --data {data}")
     console = console or Console()
     if json is not None:
         require_writable(json)

@@ -3,11 +3,12 @@
 Nothing but attention to the first half tells the second: what a kind of attention does not reach, it cannot copy.
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from formers.block import Block, stack
 from formers.call import Layer
@@ -24,6 +25,7 @@ from formers.tasks.chunked_loss import lost
 from formers.train.task import Batch, Loss, Size, Tick, untold
 
 START = 0
+ROUNDING = 1e-4  # logits nearer than this are the same
 HELD_OUT = -1  # the seed of words that no training draws
 
 
@@ -69,18 +71,44 @@ class Copying:
 
     def evaluate(self, model: nn.Module, limit: int | None = None, tick: Tick = untold) -> dict[str, float]:
         """accuracy: the share of the second halves' symbols that are foretold; each batch has its own random choices."""
-        unseen, right = replace(self, seed=HELD_OUT), 0.0
+        return {"accuracy": self.accuracy(model, self.in_one_pass, tick)}
+
+    def accuracy(self, model: nn.Module, read: "Reading", tick: Tick = untold) -> float:
+        """The same, where the logits of all tokens are found in that manner."""
+        right = 0.0
         for number in range(self.evaluated):
-            batch = unseen.batch(number)
+            batch = self.held_out(number)
             with torch.no_grad():
-                out = model(batch["inputs"], logits_at=self._second, seed=number, remember=False)
-            right += (out.logits.argmax(-1) == batch["targets"]).double().mean().item()
+                logits = read(model, batch["inputs"], number)[:, -self.word :]
+            right += (logits.argmax(-1) == batch["targets"]).double().mean().item()
             tick((number + 1) / self.evaluated)
-        return {"accuracy": right / self.evaluated}
+        return right / self.evaluated
+
+    def held_out(self, number: int) -> Batch:
+        """A batch that no training draws."""
+        return replace(self, seed=HELD_OUT).batch(number)
+
+    def in_one_pass(self, model: nn.Module, inputs: Tensor, seed: int) -> Tensor:
+        """The logits of the second half, (B, word, V)."""
+        logits: Tensor = model(inputs, logits_at=self._second, seed=seed, remember=False).logits
+        return logits
 
     @property
     def _second(self) -> slice:
         return slice(self.word + 1, None)
+
+
+Reading = Callable[[nn.Module, Tensor, int], Tensor]
+
+
+def token_by_token(model: Any, inputs: Tensor, seed: int) -> Tensor:
+    """The logits of all tokens, each read by itself behind the cached others: (B, T, V)."""
+    state, found = None, []
+    for token in inputs.split(1, 1):
+        out = model.step(token, state, seed=seed)
+        state = out.state
+        found.append(out.logits)
+    return torch.cat(found, 1)
 
 
 @dataclass(frozen=True)
@@ -99,13 +127,25 @@ class Copier(Pupil):
         blocks = stack(Block((attention, MLP(self.hidden))), times=self.depth)
         return Decoder("copier", self.task.vocab, self.dim, blocks, Embedding(Learned(self.task.length)), head=Untied())
 
-    def accuracy(self, model: nn.Module, attention: Layer | None = None) -> float:
+    def accuracy(self, model: nn.Module, attention: Layer | None = None, read: Reading | None = None) -> float:
         """The share of symbols that are right; attention: of like parameters, put in the place of the model's own."""
-        if attention is not None:
-            other = self.spec(attention).build().eval()
-            other.load_state_dict(model.state_dict())
-            model = other
-        return self.task.evaluate(model)["accuracy"]
+        model = model if attention is None else self.twin(model, attention)
+        return self.task.accuracy(model, read or self.task.in_one_pass)
+
+    def twin(self, model: nn.Module, attention: Layer) -> nn.Module:
+        """The same parameters with another attention."""
+        other = self.spec(attention).build().eval()
+        other.load_state_dict(model.state_dict())
+        return other
+
+    @torch.no_grad()
+    def moved(self, model: nn.Module, attention: Layer) -> float:
+        """The share of earlier tokens whose logits change where the last token is another one."""
+        twin, inputs = self.twin(model, attention), self.task.held_out(0)["inputs"]
+        other = inputs.clone()
+        other[:, -1] = inputs[:, -1] % self.task.symbols + 1
+        before, after = (twin(read, remember=False).logits[:, :-1] for read in (inputs, other))
+        return ((before - after).abs().amax(-1) > ROUNDING).double().mean().item()
 
 
 TINY = Copier(Copying(symbols=7, word=7, rows=4, evaluated=2), dim=16, hidden=16, steps=2)

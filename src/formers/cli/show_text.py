@@ -66,7 +66,8 @@ def _print(chosen: Selection, head: int, names: list[str], others: list[str], *,
     for line in told(chosen, head, names):
         terminal.print(line, markup=False)
     if chosen.plan is None:
-        terminal.print(f'to see it choose: a longer text, or --set "{chosen.path}.select.plain_below=0"', markup=False)
+        untrained = "" if trained else f', or --set "{chosen.path}.select.plain_below=0"'
+        terminal.print(f"to see it choose: a longer text{untrained}", markup=False)
     if others:
         terminal.print(f"also choosing by content (--layer): {', '.join(others)}", style="dim", markup=False)
 
@@ -75,6 +76,11 @@ def _layer(spec: Any, wanted: str | None) -> str:
     """The path of an attention that chooses by content: the one that is wanted, or the first."""
     found = [path for look in _choosing(spec) for path in look.paths]
     if not found:
+        if spec.name in MEMBERS and _choosing(MEMBERS[spec.name].make()):
+            raise FormersError(
+                f"of this depth and with these layers {spec.name} has no attention whose pairs are chosen by content, as it "
+                "has by itself: leave out what changes them, such as depth=..., or make it deeper"
+            )
         able = [name for name, member in MEMBERS.items() if _choosing(member.make())]
         has = f"{', '.join(able)} has" if len(able) == 1 else f"{', '.join(able)} have"
         plain = [path for look in looks(spec) if look.by_content is None for path in look.paths]

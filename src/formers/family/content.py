@@ -156,10 +156,14 @@ def sinkhorn_transformer(
     hidden: int = 2048,
     length: int = 8192,
     block: int = 64,
-    iterations: int = 2,
+    iterations: int = 1,
     dropout: float = 0.1,
 ) -> Decoder:
-    """Each block of tokens attends to itself and to a mixture of earlier ones that a sorting network brings to it."""
+    """Each block of tokens attends to itself and to a mixture of earlier ones that a sorting network brings to it.
+
+    iterations: of Sinkhorn's balancing. More than one leave a decoder little but "the block before": see
+    `SinkhornAttention`, and what was measured in docs/claims.md.
+    """
     attention = SinkhornAttention(heads, block=block, iterations=iterations)
     blocks = stack(Block((attention, MLP(hidden)), PreNorm(dropout=dropout)), times=depth)
     return Decoder("sinkhorn_transformer", vocab, dim, blocks, Embedding(Learned(length)))

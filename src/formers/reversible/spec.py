@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from formers.block import Block, collect
 from formers.call import Call, Layer, Out
-from formers.residual import PreNorm
+from formers.residual import PreNorm, Residual
 from formers.reversible.half import Half
 from formers.reversible.rebuild import Merge, Pass, Rebuilt
 from formers.spec.core import Site, parts_within
@@ -50,7 +50,7 @@ class Reversible(Layer):
                 )
             elif not isinstance(block, Block):
                 yield f"a {type(block).__name__} cannot be inverted: only a Block has halves", "blocks=(Block((...)),)"
-            elif type(block.residual) is not PreNorm:
+            elif isinstance(block.residual, Residual) and type(block.residual) is not PreNorm:
                 what = f"a block joined by {type(block.residual).__name__} cannot be inverted"
                 yield what, f"residual=PreNorm(norm={block.residual.norm!r}, dropout={block.residual.dropout!r})"
 

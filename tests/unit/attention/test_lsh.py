@@ -8,7 +8,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from formers import MLP, Attention, Block, ConfigError, Decoder, Encoder, stack
-from formers.attention import LSH, SharedQK
+from formers.attention import LSH, Routing, SharedQK
 from formers.attention.oracle import attend_dense
 from formers.attention.sorted.plan import SortedPlan
 from formers.call import Call
@@ -186,6 +186,19 @@ def test_buckets_grow_with_the_sequence_and_are_factored() -> None:
     assert buckets.min() >= 0 and buckets.max() < 24 and len(buckets.unique()) == 24
 
 
+def test_decoding_tells_the_number_of_buckets_anew_as_the_text_doubles() -> None:
+    """A text that begins with one token must not stay with the two buckets of that."""
+    rule = layer(LSH(chunk=4, rounds=2)).select
+    keys, state = torch.randn(1, 2, 70, 4, dtype=torch.float64), None
+    for length in range(1, 71):
+        known = keys[:, :, :length]
+        call = Call(Places(torch.tensor([[length - 1]]), None))
+        chosen = rule.choose(known[:, :, -1:], known, call, Places.run(0, length), state)
+        state = chosen.state
+        assert math.prod(state.factors) <= math.prod(rule.factors(length)) < 2 * math.prod(state.factors)
+        assert torch.equal(chosen.choices, rule.hash(known, state.factors, call))
+
+
 def test_gradients_are_right() -> None:
     hashed = layer(LSH(chunk=3, rounds=2, buckets=4, plain_below=0))
     x, call = run(10, rows=1)
@@ -212,6 +225,7 @@ def test_heads_at_once_come_to_the_same_with_the_same_gradients() -> None:
     ("wrong", "message", "mend"),
     [
         (LSH(buckets=7), "7 buckets cannot be", "buckets=8"),
+        (LSH(buckets=()), "no buckets chooses nothing", "buckets=64"),
         (LSH(buckets=(4, 5)), "5 buckets cannot be", r"buckets=\(4, 6\)"),
         (LSH(chunk=0), "at least 1", "chunk=64"),
         (LSH(after=1), "sees nothing of the 1 chunks after", "after=0"),
@@ -223,6 +237,22 @@ def test_heads_at_once_come_to_the_same_with_the_same_gradients() -> None:
 def test_what_cannot_be_is_refused_with_a_mend(wrong: LSH, message: str, mend: str) -> None:
     with pytest.raises(ConfigError, match=f"{message}(.|\n)*{mend}"):
         Decoder("wrong", 11, 8, (Block((attention(wrong),)),)).build()
+
+
+@pytest.mark.parametrize(
+    "select",
+    [LSH(), LSH(32, 2, (4, 6), plain_below=9), LSH(once=False, wrap=True, before=0), Routing(8, balanced=True)],
+    ids=repr,
+)
+def test_what_cannot_stream_names_the_form_of_it_that_can(select: LSH | Routing) -> None:
+    def model(of: LSH | Routing) -> Decoder:
+        return Decoder("streams", 11, 8, (Block((attention(of),)),))
+
+    with pytest.raises(ConfigError, match="cannot equal one pass") as refused:
+        model(select).build(streaming=True)
+    form = select.stable_form
+    assert f"select={form!r}, or select=TopBlocks(" in str(refused.value)
+    model(form).build(streaming=True)
 
 
 def test_separate_keys_and_exact_streaming_are_refused() -> None:

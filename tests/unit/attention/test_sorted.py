@@ -81,13 +81,18 @@ def test_pieces_of_any_size_come_to_the_same(monkeypatch: pytest.MonkeyPatch) ->
     )
 
 
+@pytest.mark.parametrize("dtype", [torch.float64, torch.float32, torch.bfloat16], ids=str)
 @pytest.mark.parametrize("rate", [0.0, 0.3])
-def test_is_an_operator_that_torch_knows_all_about(rate: float) -> None:
-    (q, k, v), plan, real = setting(9, 2, Rules(4), padded=True)
+def test_is_an_operator_that_torch_knows_all_about(rate: float, dtype: torch.dtype) -> None:
+    given, plan, real = setting(9, 2, Rules(4), padded=True)
+    qkv = [t.detach().to(dtype).requires_grad_() for t in given]
     tensors = plan.order, plan.slot, plan.bucket, torch.arange(9)[None], real, torch.tensor(7) if rate else None
-    torch.library.opcheck(
-        torch.ops.formers.sorted_attention.default, (q, k, v, *tensors, [4, 1, 0, 0, 0, 0, 1], True, -1e5, 1.0, rate)
-    )
+    rest = (*tensors, [4, 1, 0, 0, 0, 0, 1], True, -1e5, 1.0, rate)
+    torch.library.opcheck(torch.ops.formers.sorted_attention.default, (*qkv, *rest))
+    rows = [t.detach() for t in qkv]
+    out, lse = torch.ops.formers.sorted_attention(*rows, *rest)
+    grad = torch.ones_like(out)
+    torch.library.opcheck(torch.ops.formers.sorted_attention_backward.default, (grad, out, lse, *rows, *rest))
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64], ids=str)

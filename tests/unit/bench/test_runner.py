@@ -1,5 +1,9 @@
 import io
 import json
+import time
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
 
 import pytest
 import torch
@@ -114,3 +118,27 @@ def test_kept_files_stand_in_the_folder_of_the_run(tmp_path) -> None:
 
     run_suite(registry_with(measure), "toy", console=quiet(), folder=tmp_path / "deep" / "folder")
     assert (tmp_path / "deep" / "folder" / "notes.txt").read_text(encoding="utf-8") == "kept"
+
+
+def test_data_that_no_case_reads_is_refused() -> None:
+    def measure(trial):
+        yield trial.row("speed", 1.0)
+
+    with pytest.raises(FormersError, match=r"toy reads no data; leave out --data book\.txt"):
+        run_suite(registry_with(measure), "toy", console=quiet(), data=Path("book.txt"))
+
+
+def asleep(seconds: float) -> Callable[[], None]:
+    return partial(time.sleep, seconds)
+
+
+def test_a_duel_in_a_process_of_its_own() -> None:
+    def measure(trial):
+        duel = trial.duel_apart(partial(asleep, 0.0), partial(asleep, 0.05), warmup=0, rounds=1)
+        yield trial.row("pause", duel.ours, duel.rival)
+
+    (row,) = run_suite(registry_with(measure, rival=Rival("a sleeper")), "toy", console=quiet())
+    assert row.value < 0.05 <= row.rival_value
+    absent = registry_with(measure, rival=Rival("another", package="no-such-package-anywhere"))
+    (row,) = run_suite(absent, "toy", console=quiet())
+    assert row.rival_value is None

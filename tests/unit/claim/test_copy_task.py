@@ -4,8 +4,8 @@ import pytest
 import torch
 from torch import nn
 
-from formers import Attention, ConfigError, Encoder
-from formers.claim.copy_task import HELD_OUT, START, TINY, Copying
+from formers import LSH, Attention, ConfigError, Encoder, SelfLast, SharedQK
+from formers.claim.copy_task import HELD_OUT, START, TINY, Copying, token_by_token
 from formers.output import Output
 
 TASK = Copying(symbols=9, word=5, rows=3, evaluated=4)
@@ -64,6 +64,23 @@ def test_full_attention_learns_to_copy_and_its_weights_serve_another_spec() -> N
     assert copier.accuracy(model) > 0.95 and len(steps) == 120
     assert copier.accuracy(model, Attention(2)) == copier.accuracy(model)
     assert not model.training
+
+
+def test_what_is_read_token_by_token_is_what_one_pass_reads_where_attention_knows_the_past_alone() -> None:
+    model = TINY.learn(Attention(2), lambda: None)
+    inputs = TINY.task.held_out(0)["inputs"]
+    torch.testing.assert_close(
+        token_by_token(model, inputs, 0)[:, -TINY.task.word :], TINY.task.in_one_pass(model, inputs, 0)
+    )
+    assert TINY.accuracy(model, read=token_by_token) == TINY.accuracy(model)
+    assert TINY.moved(model, Attention(2)) == 0
+
+
+def test_a_last_token_moves_the_chunks_of_earlier_ones() -> None:
+    alike = Attention(2, position=SelfLast(), projection=SharedQK(), scale=1.0)
+    model = TINY.learn(alike, lambda: None)
+    assert TINY.moved(model, alike.replace(select=LSH(4, 2, 4, plain_below=0))) > 0
+    assert TINY.moved(model, alike.replace(select=LSH(4, 2, 4, strict=True))) == 0
 
 
 def test_learning_is_the_same_every_time() -> None:

@@ -174,10 +174,10 @@ def test_a_long_text_is_drawn_in_cells() -> None:
 
 
 def test_a_text_too_short_to_choose_in_is_told() -> None:
-    (selection,) = selections(model(Block((attention(LSH(4, 2, 4)),))), list(range(20)))
+    (selection,) = selections(model(Block((attention(LSH(4, 2, 4)),))), list(range(16)))
     assert selection.plan is None
-    title = square_of(selection, 0, ["x"] * 20).title
-    assert title.startswith("all that Causal() shows: LSH(") and "nothing in texts of up to 32 tokens" in title
+    title = square_of(selection, 0, ["x"] * 16).title
+    assert title.startswith("all that Causal() shows: LSH(") and "nothing in texts of up to 16 tokens" in title
 
 
 def test_a_piece_is_text_or_bytes_or_a_number() -> None:

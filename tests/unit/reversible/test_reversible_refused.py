@@ -14,6 +14,7 @@ from formers import (
     Decoder,
     Encoder,
     EncoderDecoder,
+    GRUGate,
     MaskedLM,
     PostNorm,
     Tied,
@@ -48,6 +49,11 @@ def test_refused_with_its_mend(name: str) -> None:
     spec, what, mend = REFUSED[name]
     with pytest.raises(ConfigError, match=f"(?s){what}.*fix: .*{mend}"):
         spec.build()
+
+
+def test_a_gate_in_place_of_a_residual_is_named() -> None:
+    with pytest.raises(ConfigError, match="is a GRUGate, not Residual"):
+        decoder(Reversible((Block((MLP(12),), GRUGate()),))).build()
 
 
 def test_an_encoder_twice_as_wide_cannot_be_attended() -> None:
