@@ -24,17 +24,31 @@ def run(name: str) -> list:
 
 
 def test_reformer_tells_a_table_its_rises_and_its_fall() -> None:
-    rows = run("reformer")
-    table, (gain, loss, robust) = rows[:-3], rows[-3:]
+    *rows, gain, loss, robust = run("reformer")
+    table = {row.name: row for row in rows if ", evaluated with " in row.name}
+    value = {name: row.value for name, row in table.items()}
     assert len(table) == 2 * len(EVALUATED)
-    assert [row.name for row in table if row.goal] == ["trained with 4 hashes, evaluated with 8 hashes"]
+    assert [name for name, row in table.items() if row.goal] == ["trained with 4 hashes, evaluated with 8 hashes"]
     assert (str(gain.goal), str(loss.goal)) == ("value <= 0.01", "value >= 0.02")
-    hashed = [row.value for row in table if row.name.startswith("trained with 4") and "pairs" not in row.name]
+    hashed = [value[name] for name in value if name.startswith("trained with 4") and "pairs" not in name]
     steps = [fewer - more for more, fewer in itertools.pairwise(hashed)]
     assert gain.value == pytest.approx(max(0.0, *steps))
-    assert loss.value == pytest.approx(table[0].value - table[4].value)
-    assert robust.value == pytest.approx(table[9].value - table[4].value)
-    assert table[1].rival_value == 0.948
+    of_pairs = "trained with all pairs, evaluated with"
+    assert loss.value == pytest.approx(value[f"{of_pairs} all pairs"] - value[f"{of_pairs} 1 hash"])
+    of_hashes = "trained with 4 hashes, evaluated with 1 hash"
+    assert robust.value == pytest.approx(value[of_hashes] - value[f"{of_pairs} 1 hash"])
+    assert robust.note.count(",") == 1 and table[f"{of_pairs} 8 hashes"].rival_value == 0.948
+
+
+def test_reformer_tells_what_it_costs_to_know_the_past_alone() -> None:
+    rows = {row.name: row for row in run("reformer")}
+    learned = [row.value for name, row in rows.items() if "that learned" in name]
+    assert len(learned) == 2 and all(0 <= count <= 2 for count in learned)
+    changed = "earlier tokens that another last one changes"
+    assert rows[f"4 hashes, hashing: {changed}"].value > 0
+    assert rows[f"4 hashes, strict hashing: {changed}"].met
+    strict = "4 hashes, strict hashing"
+    assert rows[f"{strict}, in one pass"].value == rows[f"{strict}, token by token"].value
 
 
 def test_reformer_hashes_even_where_that_does_not_pay() -> None:
