@@ -60,8 +60,11 @@ def test_reformer_hashes_even_where_that_does_not_pay() -> None:
     assert attention.select.plan(attention.select.choose(q, q, call, places).choices, places, places) is not None
 
 
-def test_routing_compares_four_kinds_of_heads_and_counts_what_leaks() -> None:
+def test_routing_compares_five_kinds_of_heads_and_counts_what_leaks() -> None:
     rows = {row.name: row for row in run("routing")}
+    assert rows["what knowing the past alone costs: balanced above routed"].value == pytest.approx(
+        rows["local and routed heads, balanced as published"].value - rows["local and routed heads"].value
+    )
     assert rows["routed above local"].value == pytest.approx(
         rows["local and routed heads"].value - rows["local heads"].value
     )

@@ -27,7 +27,7 @@ CHANGED = 1e-6  # in float64: rounding is far below, an effect far above
     unit="accuracy",
 )
 def routing(trial: Trial) -> Iterator[Row]:
-    """Learns with four kinds of heads, then edits the end of a text and counts the earlier outputs that change."""
+    """Learns with five kinds of heads, then edits the end of a text and counts the earlier outputs that change."""
     copier = TINY if trial.quick else Copier()
     kinds = heads(copier.dim // 2)
     models = copier.learn_each(trial, kinds)
@@ -35,10 +35,11 @@ def routing(trial: Trial) -> Iterator[Row]:
     for name, model in zip(kinds, models, strict=True):
         found[name] = copier.accuracy(model)
         yield trial.row(name, found[name])
-    local, chance, routed, full = found.values()
+    local, chance, routed, balanced, full = found.values()
     yield trial.row("full above routed", full - routed, goal=value_at_least(0.0))
     yield trial.row("routed above random", routed - chance, goal=value_at_least(0.05))
     yield trial.row("routed above local", routed - local, goal=value_at_least(0.05))
+    yield trial.row("what knowing the past alone costs: balanced above routed", balanced - routed, better="lower")
     for name, select, goal in (
         ("published form", Routing(8, 8, balanced=True), None),
         ("strict form", Routing(8, 8), value_at_most(0)),
@@ -48,15 +49,17 @@ def routing(trial: Trial) -> Iterator[Row]:
 
 
 def heads(width: int) -> dict[str, Layer]:
-    """Two heads of that width each: both local, one local and one of random or routed clusters, both full."""
+    """Two heads of that width each: both local, one local and one of random, routed or balanced clusters, both full."""
     near = Attention(1, head_dim=width, pattern=Causal() & Window(WINDOW))
     every = Attention(1, head_dim=width, projection=SharedQK(), position=SelfLast(), scale=1.0)
     by_chance = RandomClusters(CLUSTERS, WINDOW, commitment=0.0)
     by_content = Routing(CLUSTERS, WINDOW, decay=DECAY)
+    published = by_content.replace(balanced=True)
     return {
         "local heads": near.replace(heads=2),
         "local and random heads": Parallel((near, every.replace(select=by_chance))),
         "local and routed heads": Parallel((near, every.replace(select=by_content))),
+        "local and routed heads, balanced as published": Parallel((near, every.replace(select=published))),
         "full heads": every.replace(heads=2),
     }
 
