@@ -145,7 +145,7 @@ class AxialLayer(AbsoluteLayer):
         self.tables = nn.ModuleList(nn.Embedding(n, d) for n, d in zip(spec.shape, spec.dims, strict=True))
 
     def vectors(self, places: Places, dtype: torch.dtype) -> Tensor:
-        refuse_past_end(places, self.spec.max_length)
+        refuse_past_end(places, self.spec.max_length, f"shape whose product is larger than that of {self.spec.shape}")
         digits = digits_of(places.pos.clamp(max=self.spec.max_length - 1), self.spec.shape)
         return torch.cat([table(digit) for table, digit in zip(self.tables, digits, strict=True)], -1).to(dtype)
 
@@ -178,7 +178,7 @@ class AxialSumLayer(AbsoluteLayer):
         self.tables = nn.ModuleList(nn.Embedding(n, dim) for n in spec.shape)
 
     def vectors(self, places: Places, dtype: torch.dtype) -> Tensor:
-        refuse_past_end(places, self.spec.max_length)
+        refuse_past_end(places, self.spec.max_length, f"shape whose product is larger than that of {self.spec.shape}")
         digits = digits_of(places.pos.clamp(max=self.spec.max_length - 1), self.spec.shape)
         parts = [table(digit) for table, digit in zip(self.tables, digits, strict=True)]
         return torch.stack(parts).sum(0).to(dtype)
@@ -193,11 +193,11 @@ def digits_of(pos: Tensor, shape: tuple[int, ...]) -> list[Tensor]:
     return digits[::-1]
 
 
-def refuse_past_end(places: Places, length: int) -> None:
-    """Raise where a token stands past the last position that a table has."""
+def refuse_past_end(places: Places, length: int, larger: str = "larger length") -> None:
+    """Raise where a token stands past the last position that a table has; larger: what the model is to be built with."""
     end = places.bounds[1]
     if end >= length:
         raise FormersError(
             f"this model has {length} positions and was given a token at position {end} (counted from 0): "
-            f"shorten the input to {length} tokens, or build the model with a larger length"
+            f"shorten the input to {length} tokens, or build the model with a {larger}"
         )

@@ -10,6 +10,8 @@ from formers import ALiBi, Axial, DistanceAware, Rotary, Shaw, Sinusoidal, T5Buc
 from formers.attention.backends import attend
 from formers.attention.pattern import Causal, Everything
 from formers.attention.request import Request
+from formers.call import Call
+from formers.errors import FormersError
 from formers.places import Memo, Places, Spots
 from formers.position.core import Position, PositionLayer
 from formers.position.distance import alibi_slopes
@@ -155,3 +157,11 @@ def test_axial_rows_are_their_digits() -> None:
     table = layer.vectors(Places.run(0, 12), torch.float32)[0]
     for p in range(12):
         torch.testing.assert_close(table[p], torch.cat([layer.tables[0].weight[p // 4], layer.tables[1].weight[p % 4]]))
+
+
+def test_a_text_past_an_axial_shape_is_told_to_take_a_larger_one() -> None:
+    layer = Axial((3, 4), (10, M - 10)).build(Site(dim=M))
+    with pytest.raises(
+        FormersError, match=r"has 12 positions .* a shape whose product is larger than that of \(3, 4\)"
+    ):
+        layer(torch.zeros(1, 13, M), Call(Places.run(0, 13)))
