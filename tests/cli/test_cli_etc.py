@@ -5,7 +5,7 @@ import shutil
 from pathlib import Path
 
 import pytest
-from conftest import Cli
+from command import Cli
 
 from formers.train import Run
 

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from conftest import QUICK, Cli
+from command import QUICK, Cli
 
 from formers import make
 from formers.cli import main
