@@ -69,8 +69,8 @@ class Attention(Layer):
             yield what, "projection=SharedQK(), position=SelfLast(), scale=1.0"
         if site.streaming and not select.prefix_stable:
             what = f"{name} chooses from the whole sequence, so later tokens change what earlier ones meet"
-            forms = [*filter(None, [select.stable_form]), "TopBlocks(block=64, count=4)"]
-            mend = ", or ".join(f"select={form}" for form in forms)
+            own = "" if select.stable_form is None else f"select={select.stable_form!r}, or "
+            mend = f"{own}select=TopBlocks(block=64, count=4)"
             yield f"{what}, and decoding step by step cannot equal one pass", mend
 
     def _share_problems(self, at_once: int, site: Site) -> Iterator[tuple[str, str]]:

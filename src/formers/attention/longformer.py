@@ -76,9 +76,8 @@ class LongformerAttentionLayer(nn.Module):
         seers = call.memo.once(("seers", self.spec.mark, call.at), lambda: seers_of(call.at, self.spec.mark))
         if seers is None:
             return Out(self._shown(x, call, self.local))
-        seen = self._seen(
-            x, call, seers
-        )  # first, so that its gradient by x is made last, and need not wait for the other
+        # First, so that its gradient by x is made last, and need not wait for the other.
+        seen = self._seen(x, call, seers)
         return Out(seers.put(self._shown(x, call, self.pattern), seen))
 
     def _shown(self, x: Tensor, call: Call, pattern: Pattern) -> Tensor:

@@ -127,9 +127,7 @@ class LSHRule(SelectorRule):
         """Buckets (B, H, R, S), int32, of all keys: hashing knows no length, so they are those of the queries too."""
         new, factors = call.at.length, self.factors(to.length)
         if past is None or math.prod(factors) >= 2 * math.prod(past.factors):
-            log = Log(
-                self.hash(k, factors, call, heads).mT
-            )  # all anew: a long text wants more buckets than its beginning
+            log = Log(self.hash(k, factors, call, heads).mT)  # a long text wants more buckets than its beginning
         else:
             factors = past.factors
             latest = self.hash(k[:, :, k.shape[2] - new :], factors, call, heads)

@@ -56,7 +56,7 @@ class Trial:
     ) -> Duel:
         """Time ours against the case's rival in turns; the rival is only made where it is installed."""
         contestants = {"ours": ours}
-        if self.case.rival is not None and self.case.rival.installed:
+        if self._has_rival:
             contestants["rival"] = make_rival()
         warmup, rounds = (1, 1) if self.quick else (warmup, rounds)
         with self.progress(self.case.title, (warmup + rounds) * len(contestants)) as tick:
@@ -72,13 +72,15 @@ class Trial:
         rounds: int,
     ) -> Duel:
         """`duel` in a process of its own, to which earlier cases have left no memory. Both are functions of modules."""
-        makers = {"ours": make_ours}
-        if self.case.rival is not None and self.case.rival.installed:
-            makers["rival"] = make_rival
+        makers = {"ours": make_ours} | ({"rival": make_rival} if self._has_rival else {})
         warmup, rounds = (1, 1) if self.quick else (warmup, rounds)
         with self.progress(self.case.title, 1):
             seconds = in_fresh_process(race_made, makers, warmup, rounds, give_back=False)
         return Duel(seconds["ours"], seconds.get("rival"))
+
+    @property
+    def _has_rival(self) -> bool:
+        return self.case.rival is not None and self.case.rival.installed
 
     def row(self, name: str, value: float | None, rival_value: float | None = None, **changes: Any) -> Row:
         """A row with the case's unit, direction, rival and goal, any of which `changes` may replace."""

@@ -45,9 +45,8 @@ class Setting:
         alike = Attention(2, position=SelfLast(), projection=SharedQK(), scale=1.0)
         if rounds is FULL:
             return alike
-        return alike.replace(
-            select=LSH(self.chunk, rounds, **({"plain_below": 0} | hashing))
-        )  # so short a text would be
+        always: dict[str, Any] = {"plain_below": 0}  # so short a text would not be hashed
+        return alike.replace(select=LSH(self.chunk, rounds, **always | hashing))
 
     def learn(self, rounds: int | None, tick: Callable[[], object]) -> list[nn.Module]:
         """A model from each draw."""

@@ -18,9 +18,8 @@ from torch import Tensor, nn
 from formers.native.library import STALE, open_built
 
 STEM = "_kept"
-LEAST = (
-    1 << 24
-)  # bytes; what is smaller malloc keeps by itself, sooner or later, and there is much of it in small models
+# Bytes. What is smaller malloc keeps by itself, sooner or later, and small models, which have much of it, would hold more.
+LEAST = 1 << 24
 
 # PyCapsule_New(pointer, name, destructor), by which Python hands over what DLPack calls a tensor.
 _capsule = ctypes.PYFUNCTYPE(ctypes.py_object, ctypes.c_void_p, ctypes.c_char_p, ctypes.c_void_p)(
