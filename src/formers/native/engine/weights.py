@@ -79,9 +79,12 @@ def row_bytes(type: str, columns: int, group: int) -> int:
 
 def room(rows: int, stride: int) -> np.ndarray:
     """Zeros, uint8 (rows, stride): whole pages, large ones where the system has them, for rows are read in any order."""
-    memory = mmap.mmap(-1, up_to(rows * stride, HUGE if rows * stride >= HUGE else mmap.PAGESIZE))
-    if hasattr(mmap, "MADV_HUGEPAGE"):
-        memory.madvise(mmap.MADV_HUGEPAGE)
+    size = up_to(rows * stride, HUGE if rows * stride >= HUGE else mmap.PAGESIZE)
+    if not hasattr(mmap, "MADV_HUGEPAGE"):
+        return np.frombuffer(mmap.mmap(-1, size), np.uint8, rows * stride).reshape(rows, stride)
+    # Private: memory that could be shared gets no large pages unless the administrator allows it.
+    memory = mmap.mmap(-1, size, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
+    memory.madvise(mmap.MADV_HUGEPAGE)
     return np.frombuffer(memory, np.uint8, rows * stride).reshape(rows, stride)
 
 
