@@ -2,6 +2,7 @@
 // maximum and sum, and the output scaled to it. Each tile asks for the one behind it, so that short runs of keys, head by
 // head, come from memory as one.
 #pragma once
+#include "asking.h"
 #include "pattern.h"
 #include "wide.h"
 
@@ -49,6 +50,37 @@ ALWAYS_INLINE void ask_for(Numbers numbers, int64_t count) {
     for (int64_t i = 0; i < count; i += 64 / int64_t(sizeof *numbers)) __builtin_prefetch(numbers + i);
 }
 
+// Asks for the keys of the tile behind one, and where these are side by side for its values too, as that one is read.
+template <class Tile>
+struct Ahead {
+    Ahead(const Scored& s, const Tile& tile) : s(s), tile(tile) {}
+
+    const Scored& s;
+    const Tile& tile;
+    static constexpr bool VALUES = false;  // are asked for
+
+    ALWAYS_INLINE void keys(int64_t first, int64_t count) {
+        for (int64_t i = first; i < first + count; i++) ask_for(tile.next_k + tile.next.slot(i) * s.width, s.width);
+    }
+};
+
+template <class Numbers>
+struct Ahead<Tile<Numbers, Beside>> {
+    Ahead(const Scored& s, const Tile<Numbers, Beside>& tile) : a_key(s.width * SIZE), a_value(s.value_width * SIZE) {
+        k.begin(reinterpret_cast<const uint8_t*>(tile.next_k) + tile.next.first * a_key, tile.count * a_key);
+        v.begin(reinterpret_cast<const uint8_t*>(tile.next_v) + tile.next.first * a_value, tile.count * a_value);
+    }
+
+    static constexpr int64_t SIZE = sizeof(*Numbers());
+    const int64_t a_key, a_value;
+    Asking k, v;
+    static constexpr bool VALUES = true;
+
+    ALWAYS_INLINE void keys(int64_t, int64_t count) {
+        k.pairs((count * a_key + 127) / 128), v.pairs((count * a_value + 127) / 128);
+    }
+};
+
 template <int keys, class Tile>
 ALWAYS_INLINE void score_some(const Scored& s, const float* q, const Tile& tile, int64_t first, float* scores) {
     decltype(tile.k) k[keys];
@@ -68,12 +100,13 @@ ALWAYS_INLINE void score_some(const Scored& s, const float* q, const Tile& tile,
 
 template <class Tile>
 ALWAYS_INLINE void score(const Scored& s, const float* q, const Tile& tile, bool ask, float* scores) {
+    Ahead<Tile> ahead(s, tile);
     int64_t i = 0;
     for (; i + AT_A_TIME <= tile.count; i += AT_A_TIME) {
-        if (ask)
-            for (int64_t j = i; j < i + AT_A_TIME; j++) ask_for(tile.next_k + tile.next.slot(j) * s.width, s.width);
+        if (ask) ahead.keys(i, AT_A_TIME);
         score_some<AT_A_TIME>(s, q, tile, i, scores);
     }
+    if (ask) ahead.keys(i, tile.count - i);
     for (; i < tile.count; i++) score_some<1>(s, q, tile, i, scores);
 }
 
@@ -141,7 +174,7 @@ void add_tile(const Scored& s, const float* q, int64_t head, int64_t heads, cons
         running.top[h] = top;
         float* y = out + h * s.value_width;
         if (before != 1.0f) scale_run(y, before, s.value_width);
-        add_values(scores, tile, s.value_width, h == 0, y);
+        add_values(scores, tile, s.value_width, h == 0 && !Ahead<Tile>::VALUES, y);
     }
 }
 

@@ -6,6 +6,15 @@
 
 namespace {
 
+// A panel of one of the outputs: rows `first` to `first` + `steps` of its matrix.
+struct Panel {
+    const Matrix& m;
+    int64_t output, number, steps;
+
+    int64_t first() const { return number * steps; }
+    void ask(Asking& asking) const { asking.begin(m.data + first() * m.stride, steps * m.stride); }
+};
+
 struct Convolution {
     const Op& op;
     Step& step;
@@ -19,6 +28,13 @@ struct Convolution {
     // Where the numbers of some token are, in bytes from there on.
     uint8_t* slot_of(int64_t row, int64_t time) const {
         return reinterpret_cast<uint8_t*>(step.cache(op.caches[0], row).floats() + time % length * slot);
+    }
+
+    // The given one of all outputs' panels.
+    Panel panel(int64_t number) const {
+        int64_t output = 0;
+        for (int64_t own; number >= (own = op.matrices[output].rows / steps_of(op, output)); output++) number -= own;
+        return {op.matrices[output], output, number, steps_of(op, output)};
     }
 
     void store(int64_t row, int64_t time) const {
@@ -38,19 +54,18 @@ struct ModuleGroup {
     int64_t row, time, first, size;
 };
 
-// One panel of one output, for up to four groups.
-inline void convolve(const Convolution& c, int64_t output, int64_t panel, const ModuleGroup* groups, int64_t count) {
-    const Matrix& m = c.op.matrices[output];
-    const int64_t wide = c.op.ints[5 + 2 * output], width = c.op.ints[6 + 2 * output];
-    const int64_t blocks = up_to(wide * c.inputs, DEPTH) / DEPTH, steps = c.length * blocks, number = input_size(m);
-    Groups g = {count, {}, c.inputs * number, c.slot * 2};
+// One panel for up to four groups, while `asking` asks for another.
+inline void convolve(const Convolution& c, const Panel& panel, const ModuleGroup* groups, int64_t count, Asking& asking) {
+    const int64_t wide = c.op.ints[5 + 2 * panel.output], width = c.op.ints[6 + 2 * panel.output];
+    const int64_t blocks = panel.steps / c.length, number = input_size(panel.m);
+    Groups g = {count, {}, c.inputs * number, c.slot * 2, false};
     alignas(64) float made[MOST_VECTORS_AT_ONCE * MOST_PANEL];
     TileSums sums = {{}, width};
     for (int64_t t = 0; t < count; t++) g.sizes[t] = groups[t].size, sums.data[t] = made + t * GROUP * width;
     __builtin_memset(made, 0, count * GROUP * width * sizeof(float));
     BlockStep some[MOST_STEPS];
     int64_t ready = 0;
-    for (int64_t tap = 0, row = panel * steps; tap < c.length; tap++) {
+    for (int64_t tap = 0, row = panel.first(); tap < c.length; tap++) {
         const uint8_t* inputs[MOST_GROUPS];
         for (int64_t t = 0; t < count; t++)
             inputs[t] = c.slot_of(groups[t].row, groups[t].time + 1 + tap) +
@@ -58,15 +73,15 @@ inline void convolve(const Convolution& c, int64_t output, int64_t panel, const 
         for (int64_t i = 0; i < blocks; i++) {
             some[ready].row = row++;
             for (int64_t t = 0; t < count; t++) some[ready].inputs[t] = inputs[t] + i * DEPTH * number;
-            if (++ready == MOST_STEPS) add_products(m, some, ready, width, g, sums), ready = 0;
+            if (++ready == MOST_STEPS) add_products(panel.m, some, ready, width, g, asking, sums), ready = 0;
         }
     }
-    add_products(m, some, ready, width, g, sums);
-    const int64_t out = c.step.registers[c.op.out[output]].width / c.modules, first = panel * width;
-    const Vector& bias = c.op.vectors[output];
+    add_products(panel.m, some, ready, width, g, asking, sums);
+    const int64_t out = c.step.registers[c.op.out[panel.output]].width / c.modules, first = panel.number * width;
+    const Vector& bias = c.op.vectors[panel.output];
     for (int64_t t = 0; t < count; t++)
         for (int64_t s = 0; s < groups[t].size; s++) {
-            float* y = c.step.row(c.op.out[output], groups[t].row) + (groups[t].first + s) * out + first;
+            float* y = c.step.row(c.op.out[panel.output], groups[t].row) + (groups[t].first + s) * out + first;
             const Vector own = {bias.data + (bias.size ? first : 0), bias.size ? out - first : 0};
             join_pieces(y, c.op.ints[4], own, made + (t * GROUP + s) * width, 1, 0, least(width, out - first));
         }
@@ -83,8 +98,9 @@ inline void run_wave(const Convolution& c, const int64_t* rows, const int64_t* t
     }
     share(*c.step.pool, panels, bytes, [&](int64_t piece) {
         [[maybe_unused]] const Tiles tiles;
-        int64_t output = 0, panel = piece;
-        for (int64_t own; panel >= (own = c.op.matrices[output].rows / steps_of(c.op, output)); output++) panel -= own;
+        const Panel panel = c.panel(piece);
+        Asking asking;
+        if (piece + 1 < panels) c.panel(piece + 1).ask(asking);  // whoever takes a piece mostly takes the next one, too
         for (int64_t first = 0; first < all; first += MOST_GROUPS) {
             ModuleGroup groups[MOST_GROUPS];
             const int64_t some = least(MOST_GROUPS, all - first);
@@ -92,7 +108,8 @@ inline void run_wave(const Convolution& c, const int64_t* rows, const int64_t* t
                 const int64_t i = (first + t) / each, module = (first + t) % each * GROUP;
                 groups[t] = {rows[i], times[i], module, least(GROUP, c.modules - module)};
             }
-            convolve(c, output, panel, groups, some);
+            convolve(c, panel, groups, some, asking);
+            asking = {};
         }
     });
 }

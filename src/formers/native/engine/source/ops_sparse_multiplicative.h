@@ -12,11 +12,6 @@ ALWAYS_INLINE Share share_of(int64_t piece, int64_t pieces, int64_t count) {
     return {first_of(piece, pieces, count), first_of(piece + 1, pieces, count)};
 }
 
-// The i-th of `count` blocks, if they are read at four places in turn, which come out of memory faster than one.
-ALWAYS_INLINE int64_t spread(int64_t i, int64_t count) {
-    return count % 4 ? i : i % 4 * (count / 4) + i / 4;
-}
-
 struct Multiplicative {
     const Matrix &gate, &mix;
     int64_t modules, panel, panels;
@@ -35,19 +30,30 @@ struct Multiplicative {
         [[maybe_unused]] const Tiles tiles;
         const int64_t vectors = step.rows * modules, at_once = least(vectors, MOST_VECTORS_AT_ONCE);
         Gated gated(gate, mix, at_once);
+        Asking asking;
         BlockStep steps[MOST_STEPS];
+        with_weights(inputs.first, least(gated.most_blocks(), inputs.last - inputs.first), outputs.first, ask_for_all);
         for (int64_t block = inputs.first, blocks; block < inputs.last; block += blocks) {
             blocks = least(gated.most_blocks(), inputs.last - block);
+            const int64_t behind = block + blocks, next = least(gated.most_blocks(), gate.rows - behind);
+            gated.ask(behind, next);
+            const auto ask = [&](const uint8_t* data, int64_t bytes) { asking.begin(data, bytes); };
             for (int64_t vector = 0; vector < vectors; vector += at_once) {
                 const int64_t some = least(at_once, vectors - vector);
                 const Groups g = gated.groups(some);
                 for (int64_t i = 0; i < blocks; i++) {
                     store_gated(step, x, block + i, vector, some, gated, i);
-                    for (int64_t t = 0; t < g.count; t++) steps[i].inputs[t] = gated.at(spread(i, blocks), t);
+                    for (int64_t t = 0; t < g.count; t++) steps[i].inputs[t] = gated.at(i, t);
                 }
                 for (int64_t p = outputs.first; p < outputs.last; p++) {
-                    for (int64_t i = 0; i < blocks; i++) steps[i].row = row_of(block + spread(i, blocks), p);
-                    add(steps, blocks, g, vector, some, [&](int64_t r) { return sums(r) + p * panel; });
+                    for (int64_t i = 0; i < blocks; i++) steps[i].row = row_of(block + i, p);
+                    if (vector > 0)
+                        asking = {};  // what is behind has been asked for
+                    else if (of_outputs && p + 1 < outputs.last)
+                        with_weights(block, blocks, p + 1, ask);
+                    else if (of_outputs || p == outputs.first)
+                        with_weights(behind, next, outputs.first, ask);
+                    add(steps, blocks, g, vector, some, asking, [&](int64_t r) { return sums(r) + p * panel; });
                 }
             }
         }
@@ -62,23 +68,32 @@ struct Multiplicative {
     }
 
    private:
+    // work(data, bytes) with what some blocks of inputs are multiplied by: of one panel where pieces are of outputs, else of all.
+    template <class Work>
+    void with_weights(int64_t block, int64_t blocks, int64_t p, const Work& work) const {
+        const int64_t row = row_of(block, of_outputs ? p : 0);
+        work(mix.data + row * mix.stride, blocks * (of_outputs ? 1 : panels) * mix.stride);
+    }
+
     // Groups of one row add to their sums where these are; others beside them first.
     template <class Sums>
-    void add(const BlockStep* steps, int64_t count, const Groups& g, int64_t vector, int64_t vectors,
+    void add(const BlockStep* steps, int64_t count, const Groups& g, int64_t vector, int64_t vectors, Asking& asking,
              const Sums& sums) const {
         const auto place = [&](int64_t v) { return sums(v / modules) + v % modules * width(); };
         TileSums where;
         where.stride = width();
         if (modules % GROUP == 0) {
             for (int64_t t = 0; t < g.count; t++) where.data[t] = place(vector + t * GROUP);
-            return add_products(mix, steps, count, panel, g, where);
+            return add_products(mix, steps, count, panel, g, asking, where);
         }
         alignas(64) float made[MOST_VECTORS_AT_ONCE * MOST_PANEL];
         __builtin_memset(made, 0, g.count * GROUP * panel * sizeof(float));
         where.stride = panel;
         for (int64_t t = 0; t < g.count; t++) where.data[t] = made + t * GROUP * panel;
-        add_products(mix, steps, count, panel, g, where);
+        add_products(mix, steps, count, panel, g, asking, where);
         for (int64_t v = 0; v < vectors; v++) add_scaled(place(vector + v), 1.0f, made + v * panel, panel);
+        if (!g.folded) return;
+        for (int64_t v = 0; v < vectors; v++) add_scaled(place(vector + v), 1.0f, made + (GROUP / 2 + v) * panel, panel);
     }
 
     void store_gated(const Step& step, int64_t x, int64_t block, int64_t vector, int64_t some, Gated& gated, int64_t i) const {

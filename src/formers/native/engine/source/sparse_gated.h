@@ -40,18 +40,22 @@ ALWAYS_INLINE void keep(uint8_t* to, [[maybe_unused]] int64_t low, const Wide& a
 #endif
 }
 
-// Some inputs of up to 64 vectors, each a token gated for a module: [block][vector][32].
+// Some inputs of up to 64 vectors, each a token gated for a module: [block][vector][32]. While gates are used, those of later
+// blocks are asked for.
 class Gated {
    public:
     // gate: a row for each block of 32 inputs, with those of every module. vectors: how many there will be at once.
     Gated(const Matrix& gate, const Matrix& mix, int64_t vectors)
-        : gate_(gate), mix_(mix), gates_(gate), padded_(up_to(vectors, GROUP)) {}
+        : gate_(gate), mix_(mix), gates_(gate), padded_(up_to(vectors, GROUP)),
+          folded_(vectors <= GROUP / 2 && in_halves(mix) && mix.type == Type::bf16) {}
 
     int64_t most_blocks() const { return least(MOST_STEPS, BYTES / (padded_ * DEPTH * 4)); }
 
+    // The gates of these blocks are asked for while others are used.
+    void ask(int64_t block, int64_t count) { asking_.begin(gate_.data + block * gate_.stride, count * gate_.stride); }
+
     // The gates of this block are the next to be used.
     void open(int64_t block) {
-        if (block + AHEAD < gate_.rows) prefetch_row(gate_, block + AHEAD);
         now_ = gate_.type == Type::fp32 ? gate_.data + block * gate_.stride : gates_.read(block);
     }
 
@@ -65,7 +69,7 @@ class Gated {
     }
 
     Groups groups(int64_t vectors) const {
-        Groups g = {(vectors + GROUP - 1) / GROUP, {}, DEPTH * input_size(mix_), LOW};
+        Groups g = {(vectors + GROUP - 1) / GROUP, {}, DEPTH * input_size(mix_), low(), folded_};
         for (int64_t t = 0; t < g.count; t++) g.sizes[t] = least(GROUP, vectors - t * GROUP);
         return g;
     }
@@ -75,16 +79,19 @@ class Gated {
     }
 
    private:
-    static constexpr int64_t BYTES = 32 << 10, LOW = BYTES / 2;  // so that they stay in the first cache
-    static constexpr int64_t AHEAD = 2;                          // blocks of gates that are asked for
+    static constexpr int64_t BYTES = 32 << 10;  // so that they stay in the first cache
+
+    int64_t low() const { return folded_ ? GROUP / 2 * DEPTH * 2 : BYTES / 2; }
 
     template <Kept kept, class Of>
-    static void fill(Of gates, uint8_t* to, const float* inputs, int64_t module, int64_t count) {
+    void fill(Of gates, uint8_t* to, const float* inputs, int64_t module, int64_t count) {
         const Wide a = load_wide(inputs), b = load_wide(inputs + WIDE);
+        const bool asks = asking_.is_for_any();
         for (int64_t end = module + count; module < end; module++, to += DEPTH * (kept == Kept::floats ? 4 : 2)) {
             Wide first, second;
             gates.of(module, first, second);
-            keep<kept>(to, LOW, a * first, b * second);
+            keep<kept>(to, low(), a * first, b * second);
+            if (asks && (kept == Kept::floats || module % 2)) asking_.pair();  // as much as has been used
         }
     }
 
@@ -92,6 +99,8 @@ class Gated {
     HalvesOf gates_;
     const uint8_t* now_ = nullptr;
     const int64_t padded_;
+    const bool folded_;
+    Asking asking_;
     alignas(64) uint8_t data_[BYTES];
 };
 

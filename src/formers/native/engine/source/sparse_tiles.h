@@ -2,6 +2,7 @@
 // faster than it can do vector by vector. Tiles take halves (bf16): weights in fp32 stay with vectors, and an input is the
 // sum of two halves, which leaves 16 bits of its fraction; with int8 and int4, whose own error is far larger, of one.
 #pragma once
+#include "asking.h"
 #include "sparse_products.h"
 #if defined(__AMX_BF16__) && defined(__AVX512BF16__)
 #define FORMERS_TILES
@@ -27,9 +28,11 @@ ALWAYS_INLINE bool in_halves(const Matrix& m) {
 ALWAYS_INLINE int64_t input_size(const Matrix& m) { return in_halves(m) ? 2 : 4; }
 
 // Groups of vectors. stride: bytes from vector to vector; low: bytes from an input's high half to its low one.
-// Of halves, all 16 vectors of a group must be readable, whatever its size.
+// Of halves, all 16 vectors of a group must be readable, whatever its size. folded: there are at most 8, and their low halves
+// stand behind their high ones as vectors 8 to 15, whose sums are to be added to those of vectors 0 to 7.
 struct Groups {
     int64_t count, sizes[MOST_GROUPS], stride, low;
+    bool folded;
 };
 
 // A block of weights, by its row, and where the first vector of each group has the inputs that it is multiplied by.
@@ -82,25 +85,18 @@ struct TileSteps {
     const BlockStep* steps;
     const uint8_t* const* weights;
     int64_t count, width;
-    bool low;  // inputs have low halves
+    bool low;       // inputs have low halves
+    int64_t asked;  // pairs of lines with each product
 };
 
-// Weights are read nearly in the order in which they lie, and asked for so many bytes ahead, into the second cache: the first
-// one is full of inputs and sums.
-constexpr int64_t BYTES_AHEAD = 18 << 10;
-
-// Asks for as much as one of this step's 16 by 16 tiles, while they are multiplied: a few lines at a time, since what is
-// asked for at once waits for a free place.
-ALWAYS_INLINE void ask_ahead(const TileSteps& s, int64_t step, int64_t tile) {
-    const uint8_t* next = s.weights[step] + BYTES_AHEAD + tile * GROUP * 64;
-    for (int64_t byte = 0; byte < GROUP * 64; byte += 64) __builtin_prefetch(next + byte, 0, 2);
-}
+constexpr int64_t TILE_PAIRS = 8;  // of lines, in a tile of weights
 
 // Group t by 1 to 5 tiles of outputs from o on. As many sums at a time as there can be, since each product waits for the one
-// before it. first: nobody has read these weights yet.
+// before it.
 template <int tiles>
-inline void one_by_five(const TileSteps& s, const Groups& g, int64_t t, int64_t o, bool first, const TileSums& sums) {
+inline void one_by_five(const TileSteps& s, const Groups& g, int64_t t, int64_t o, Asking& asking, const TileSums& sums) {
     const int64_t row = s.width * 4, stride = sums.stride * 4;
+    const bool both = s.low && !g.folded;
     float* to = sums.data[t] + o * GROUP;
     _tile_loadd(0, to, stride);
     if constexpr (tiles > 1) _tile_loadd(1, to + GROUP, stride);
@@ -110,13 +106,16 @@ inline void one_by_five(const TileSteps& s, const Groups& g, int64_t t, int64_t 
     for (int64_t step = 0; step < s.count; step++) {
         const uint8_t *inputs = s.steps[step].inputs[t], *weights = s.weights[step] + o * 64;
         _tile_loadd(6, inputs, g.stride);
-        if (s.low) _tile_loadd(7, inputs + g.low, g.stride);
-#define MULTIPLY(sum)                              \
-    if constexpr (tiles > sum) {                   \
-        if (first) ask_ahead(s, step, o + sum);    \
-        _tile_loadd(5, weights + sum * 64, row);   \
-        _tile_dpbf16ps(sum, 6, 5);                 \
-        if (s.low) _tile_dpbf16ps(sum, 7, 5);      \
+        if (both) _tile_loadd(7, inputs + g.low, g.stride);
+#define MULTIPLY(sum)                            \
+    if constexpr (tiles > sum) {                 \
+        _tile_loadd(5, weights + sum * 64, row); \
+        asking.pairs(s.asked);                   \
+        _tile_dpbf16ps(sum, 6, 5);               \
+        if (both) {                              \
+            asking.pairs(s.asked);               \
+            _tile_dpbf16ps(sum, 7, 5);           \
+        }                                        \
     }
         MULTIPLY(0)
         MULTIPLY(1)
@@ -134,7 +133,7 @@ inline void one_by_five(const TileSteps& s, const Groups& g, int64_t t, int64_t 
 
 // Groups t and t + 1 by 1 or 2 tiles of outputs.
 template <int tiles>
-inline void two_by_two(const TileSteps& s, const Groups& g, int64_t t, int64_t o, bool first, const TileSums& sums) {
+inline void two_by_two(const TileSteps& s, const Groups& g, int64_t t, int64_t o, Asking& asking, const TileSums& sums) {
     const int64_t row = s.width * 4, stride = sums.stride * 4;
     float *upper = sums.data[t] + o * GROUP, *lower = sums.data[t + 1] + o * GROUP;
     _tile_loadd(0, upper, stride);
@@ -143,19 +142,23 @@ inline void two_by_two(const TileSteps& s, const Groups& g, int64_t t, int64_t o
     if constexpr (tiles > 1) _tile_loadd(3, lower + GROUP, stride);
     for (int64_t step = 0; step < s.count; step++) {
         const uint8_t *a = s.steps[step].inputs[t], *b = s.steps[step].inputs[t + 1], *weights = s.weights[step] + o * 64;
-        if (first) ask_ahead(s, step, o);
         _tile_loadd(4, weights, row);
-        if constexpr (tiles > 1) {
-            if (first) ask_ahead(s, step, o + 1);
-            _tile_loadd(5, weights + 64, row);
-        }
-#define MULTIPLY(halves)                              \
-    _tile_loadd(6, a + halves, g.stride);             \
-    _tile_dpbf16ps(0, 6, 4);                          \
-    if constexpr (tiles > 1) _tile_dpbf16ps(1, 6, 5); \
-    _tile_loadd(7, b + halves, g.stride);             \
-    _tile_dpbf16ps(2, 7, 4);                          \
-    if constexpr (tiles > 1) _tile_dpbf16ps(3, 7, 5);
+        if constexpr (tiles > 1) _tile_loadd(5, weights + 64, row);
+#define MULTIPLY(halves)                \
+    _tile_loadd(6, a + halves, g.stride); \
+    asking.pairs(s.asked);              \
+    _tile_dpbf16ps(0, 6, 4);            \
+    if constexpr (tiles > 1) {          \
+        asking.pairs(s.asked);          \
+        _tile_dpbf16ps(1, 6, 5);        \
+    }                                   \
+    _tile_loadd(7, b + halves, g.stride); \
+    asking.pairs(s.asked);              \
+    _tile_dpbf16ps(2, 7, 4);            \
+    if constexpr (tiles > 1) {          \
+        asking.pairs(s.asked);          \
+        _tile_dpbf16ps(3, 7, 5);        \
+    }
         MULTIPLY(0)
         if (s.low) {
             MULTIPLY(g.low)
@@ -168,33 +171,33 @@ inline void two_by_two(const TileSteps& s, const Groups& g, int64_t t, int64_t o
     if constexpr (tiles > 1) _tile_stored(3, lower + GROUP, stride);
 }
 
-inline void multiply_tiles(const TileSteps& s, const Groups& g, const TileSums& sums) {
+inline void multiply_tiles(const TileSteps& s, const Groups& g, Asking& asking, const TileSums& sums) {
     asm volatile("" ::: "memory");  // the compiler does not know that tiles are read from memory
     const int64_t all = s.width / GROUP;
     int64_t t = 0;
     for (; t + 2 <= g.count; t += 2) {
-        const bool first = s.low && t == 0;  // what is no halves in memory is asked for where it is made into them
         int64_t o = 0;
-        for (; o + 2 <= all; o += 2) two_by_two<2>(s, g, t, o, first, sums);
-        if (o < all) two_by_two<1>(s, g, t, o, first, sums);
+        for (; o + 2 <= all; o += 2) two_by_two<2>(s, g, t, o, asking, sums);
+        if (o < all) two_by_two<1>(s, g, t, o, asking, sums);
     }
     if (t == g.count) return;
-    const bool first = s.low && t == 0;
     switch (all) {
-        case 1: return one_by_five<1>(s, g, t, 0, first, sums);
-        case 2: return one_by_five<2>(s, g, t, 0, first, sums);
-        case 3: return one_by_five<3>(s, g, t, 0, first, sums);
-        case 4: return one_by_five<4>(s, g, t, 0, first, sums);
-        case 5: return one_by_five<5>(s, g, t, 0, first, sums);
+        case 1: return one_by_five<1>(s, g, t, 0, asking, sums);
+        case 2: return one_by_five<2>(s, g, t, 0, asking, sums);
+        case 3: return one_by_five<3>(s, g, t, 0, asking, sums);
+        case 4: return one_by_five<4>(s, g, t, 0, asking, sums);
+        case 5: return one_by_five<5>(s, g, t, 0, asking, sums);
     }
 }
 
 inline void add_by_tiles(const Matrix& m, const BlockStep* steps, int64_t count, int64_t width, const Groups& g,
-                         const TileSums& sums) {
+                         Asking& asking, const TileSums& sums) {
     const uint8_t* weights[MOST_STEPS];
     if (m.type == Type::bf16) {
+        const int64_t products = g.folded ? 1 : 2 * g.count;
+        const int64_t asked = asking.is_for_any() ? (TILE_PAIRS + products - 1) / products : 0;
         for (int64_t i = 0; i < count; i++) weights[i] = m.data + steps[i].row * m.stride;
-        return multiply_tiles({steps, weights, count, width, true}, g, sums);
+        return multiply_tiles({steps, weights, count, width, true, asked}, g, asking, sums);
     }
     constexpr int64_t AT_ONCE = 8;
     alignas(64) uint16_t halves[AT_ONCE * DEPTH * MOST_PANEL];
@@ -205,7 +208,7 @@ inline void add_by_tiles(const Matrix& m, const BlockStep* steps, int64_t count,
             integers_to_halves(m, steps[first + i].row, mine);
             weights[i] = reinterpret_cast<const uint8_t*>(mine);
         }
-        multiply_tiles({steps + first, weights, some, width, false}, g, sums);
+        multiply_tiles({steps + first, weights, some, width, false, 0}, g, asking, sums);
     }
 }
 
@@ -215,11 +218,12 @@ class Tiles {};
 
 #endif
 
-// Adds to the sums of every vector its inputs times their block, at each of up to MOST_STEPS steps.
+// Adds to the sums of every vector its inputs times their block, at each of up to MOST_STEPS steps. asking: for what will be
+// read behind them.
 inline void add_products(const Matrix& m, const BlockStep* steps, int64_t count, int64_t width, const Groups& g,
-                         const TileSums& sums) {
+                         [[maybe_unused]] Asking& asking, const TileSums& sums) {
 #ifdef FORMERS_TILES
-    if (in_halves(m)) return add_by_tiles(m, steps, count, width, g, sums);
+    if (in_halves(m)) return add_by_tiles(m, steps, count, width, g, asking, sums);
 #endif
     for (int64_t i = 0; i < count; i++)
         with_block(m, steps[i].row, width, [&](const auto& pairs) {

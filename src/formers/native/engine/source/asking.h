@@ -1,0 +1,43 @@
+// Memory that will be read soon, asked for while something else is computed.
+#pragma once
+#include "wide.h"
+
+namespace {
+
+// Two lines of each page in turn. A core that asks line after line waits for a free place at each sixteenth; asked for from
+// several pages at once, the processor's own prefetching runs ahead in all of them, and memory comes nearly as fast as if
+// nothing else were going on. Nine pages are best, or a few more.
+class Asking {
+   public:
+    // From here on `pair` is for these bytes. Who asks for more than there is asks for some of it again.
+    void begin(const uint8_t* data, int64_t bytes) { first_ = next_ = data, end_ = data + bytes; }
+
+    bool is_for_any() const { return next_ < end_; }
+
+    ALWAYS_INLINE void pair() {
+        __builtin_prefetch(next_, 0, 2), __builtin_prefetch(next_ + PAIR / 2, 0, 2);
+        next_ += PAGE;
+        if (next_ >= end_) next_ = first_ += PAIR;
+    }
+
+    ALWAYS_INLINE void pairs(int64_t count) {
+        for (int64_t i = 0; i < count; i++) pair();
+    }
+
+   private:
+    static constexpr int64_t PAGE = 4096, PAIR = 128;
+    const uint8_t *first_ = nullptr, *next_ = nullptr, *end_ = nullptr;
+};
+
+// Asks for all of it at once.
+inline void ask_for_all(const uint8_t* data, int64_t bytes) {
+    constexpr int64_t PAIR = 128, PAGES = 9 * 4096;
+    for (int64_t first = 0; first < bytes; first += PAGES) {
+        const int64_t some = least(PAGES, bytes - first);
+        Asking asking;
+        asking.begin(data + first, some);
+        asking.pairs((some + PAIR - 1) / PAIR);
+    }
+}
+
+}  // namespace
