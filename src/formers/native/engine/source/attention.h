@@ -10,6 +10,11 @@ namespace {
 
 constexpr int64_t KEYS = 64, TOGETHER = 8;  // keys in a tile; query heads that read it together
 constexpr int64_t AT_A_TIME = 4;            // keys whose scores are summed side by side
+#ifdef __AVX512F__
+constexpr int SIDE_BY_SIDE = 4;  // heads that are worked on at once, since a key is made into floats once for all of them
+#else
+constexpr int SIDE_BY_SIDE = 1;  // there are not the registers for more
+#endif
 
 // What one key head keeps in `capacity` slots, and where the next head's are.
 template <class Numbers>
@@ -81,60 +86,78 @@ struct Ahead<Tile<Numbers, Beside>> {
     }
 };
 
-template <int keys, class Tile>
+// Scores of `keys` keys from `first` on for `heads` heads, whose queries lie side by side: [heads][KEYS].
+template <int heads, int keys, class Tile>
 ALWAYS_INLINE void score_some(const Scored& s, const float* q, const Tile& tile, int64_t first, float* scores) {
     decltype(tile.k) k[keys];
     for (int j = 0; j < keys; j++) k[j] = tile.k + tile.now.slot(first + j) * s.width;
-    Wide sums[keys] = {};
+    Wide sums[heads][keys] = {};
     int64_t i = 0;
     for (; i + WIDE <= s.width; i += WIDE) {
-        const Wide mine = load_wide(q + i);
-        for (int j = 0; j < keys; j++) sums[j] += mine * load_wide(k[j] + i);
+        Wide mine[heads];
+        for (int h = 0; h < heads; h++) mine[h] = load_wide(q + h * s.width + i);
+        for (int j = 0; j < keys; j++) {
+            const Wide key = load_wide(k[j] + i);
+            for (int h = 0; h < heads; h++) sums[h][j] += mine[h] * key;
+        }
     }
-    for (int j = 0; j < keys; j++) {
-        float sum = sum_of(sums[j]);
-        for (int64_t rest = i; rest < s.width; rest++) sum += q[rest] * number_of(k[j][rest]);
-        scores[first + j] = sum * s.scale;
-    }
+    alignas(64) float made[heads][keys];
+    if constexpr (heads * keys == WIDE)
+        store_wide(made[0], sums_of_all(sums[0]));
+    else
+        for (int h = 0; h < heads; h++)
+            for (int j = 0; j < keys; j++) made[h][j] = sum_of(sums[h][j]);
+    for (int h = 0; h < heads; h++)
+        for (int j = 0; j < keys; j++) {
+            float sum = made[h][j];
+            for (int64_t rest = i; rest < s.width; rest++) sum += q[h * s.width + rest] * number_of(k[j][rest]);
+            scores[h * KEYS + first + j] = sum * s.scale;
+        }
 }
 
-template <class Tile>
+template <int heads, class Tile>
 ALWAYS_INLINE void score(const Scored& s, const float* q, const Tile& tile, bool ask, float* scores) {
     Ahead<Tile> ahead(s, tile);
     int64_t i = 0;
     for (; i + AT_A_TIME <= tile.count; i += AT_A_TIME) {
         if (ask) ahead.keys(i, AT_A_TIME);
-        score_some<AT_A_TIME>(s, q, tile, i, scores);
+        score_some<heads, AT_A_TIME>(s, q, tile, i, scores);
     }
     if (ask) ahead.keys(i, tile.count - i);
-    for (; i < tile.count; i++) score_some<1>(s, q, tile, i, scores);
+    for (; i < tile.count; i++) score_some<heads, 1>(s, q, tile, i, scores);
 }
 
-// y += the sum of weights[i] * v[i]: from `column` on, as many columns as make whole runs of `vectors` vectors.
-template <int vectors, class Tile>
+// y += the sum of weights[i] * v[i], for each head: from `column` on, as many columns as make whole runs of `vectors` vectors.
+template <int heads, int vectors, class Tile>
 ALWAYS_INLINE void add_columns(const float* weights, const Tile& tile, int64_t width, bool ask, int64_t& column, float* y) {
     for (; column + vectors * WIDE <= width; column += vectors * WIDE) {
         const auto v = tile.v + column, next = tile.next_v + column;
-        Wide sums[vectors];
-        for (int c = 0; c < vectors; c++) sums[c] = load_wide(y + column + c * WIDE);
+        Wide sums[heads][vectors];
+        for (int h = 0; h < heads; h++)
+            for (int c = 0; c < vectors; c++) sums[h][c] = load_wide(y + h * width + column + c * WIDE);
         for (int64_t i = 0; i < tile.count; i++) {
             if (ask) ask_for(next + tile.next.slot(i) * width, vectors * WIDE);
             const auto mine = v + tile.now.slot(i) * width;
-            for (int c = 0; c < vectors; c++) sums[c] += weights[i] * load_wide(mine + c * WIDE);
+            for (int c = 0; c < vectors; c++) {
+                const Wide value = load_wide(mine + c * WIDE);
+                for (int h = 0; h < heads; h++) sums[h][c] += weights[h * KEYS + i] * value;
+            }
         }
-        for (int c = 0; c < vectors; c++) store_wide(y + column + c * WIDE, sums[c]);
+        for (int h = 0; h < heads; h++)
+            for (int c = 0; c < vectors; c++) store_wide(y + h * width + column + c * WIDE, sums[h][c]);
     }
 }
 
-template <class Tile>
+template <int heads, class Tile>
 ALWAYS_INLINE void add_values(const float* weights, const Tile& tile, int64_t width, bool ask, float* y) {
     int64_t column = 0;
-    add_columns<8>(weights, tile, width, ask, column, y);
-    add_columns<4>(weights, tile, width, ask, column, y);
-    add_columns<1>(weights, tile, width, ask, column, y);
+    if constexpr (heads == 1) add_columns<heads, 8>(weights, tile, width, ask, column, y);
+    add_columns<heads, 4>(weights, tile, width, ask, column, y);
+    add_columns<heads, 1>(weights, tile, width, ask, column, y);
     for (; column < width; column++)
-        for (int64_t i = 0; i < tile.count; i++)
-            y[column] += weights[i] * number_of(tile.v[tile.now.slot(i) * width + column]);
+        for (int h = 0; h < heads; h++)
+            for (int64_t i = 0; i < tile.count; i++)
+                y[h * width + column] += weights[h * KEYS + i] * number_of(tile.v[tile.now.slot(i) * width + column]);
 }
 
 // Added to the score of a pair by its distance. A query's own key is the last of all.
@@ -154,28 +177,38 @@ struct Running {
     float top[TOGETHER], total[TOGETHER];
 };
 
-// Adds a tile to the outputs of `heads` query heads, of which the first asks for the next.
-template <class Tile>
-void add_tile(const Scored& s, const float* q, int64_t head, int64_t heads, const Tile& tile, Running& running, float* out) {
-    alignas(64) float scores[KEYS];
-    for (int64_t h = 0; h < heads; h++) {
-        score(s, q + h * s.width, tile, h == 0, scores);
-        add_bias(s, head + h, tile.now, scores, tile.count);
-        for (int64_t i = tile.count; i % WIDE; i++) scores[i] = -__builtin_inff();
-        const float top = most(running.top[h], largest_of(scores, tile.count));
-        const float before = exponential(Wide{} + (running.top[h] - top))[0];
+// Adds a tile to the outputs of `count` heads from `first` of those that read it on.
+template <int count, class Tile>
+ALWAYS_INLINE void add_tile_to(const Scored& s, const float* q, int64_t head, int64_t first, const Tile& tile, Running& running,
+                               float* out) {
+    alignas(64) float scores[count * KEYS];
+    score<count>(s, q + first * s.width, tile, first == 0, scores);
+    float* const y = out + first * s.value_width;
+    for (int64_t h = 0; h < count; h++) {
+        float *mine = scores + h * KEYS, &total = running.total[first + h], &highest = running.top[first + h];
+        add_bias(s, head + first + h, tile.now, mine, tile.count);
+        for (int64_t i = tile.count; i % WIDE; i++) mine[i] = -__builtin_inff();
+        const float top = most(highest, largest_of(mine, tile.count));
+        const float before = exponential(Wide{} + (highest - top))[0];
         Wide sum = {};
         for (int64_t i = 0; i < tile.count; i += WIDE) {
-            const Wide weights = exponential(load_wide(scores + i) - top);
-            store_wide(scores + i, weights);
+            const Wide weights = exponential(load_wide(mine + i) - top);
+            store_wide(mine + i, weights);
             sum += weights;
         }
-        running.total[h] = running.total[h] * before + sum_of(sum);
-        running.top[h] = top;
-        float* y = out + h * s.value_width;
-        if (before != 1.0f) scale_run(y, before, s.value_width);
-        add_values(scores, tile, s.value_width, h == 0 && !Ahead<Tile>::VALUES, y);
+        total = total * before + sum_of(sum);
+        highest = top;
+        if (before != 1.0f) scale_run(y + h * s.value_width, before, s.value_width);
     }
+    add_values<count>(scores, tile, s.value_width, first == 0 && !Ahead<Tile>::VALUES, y);
+}
+
+// Adds a tile to the outputs of `heads` query heads, of which the first ones ask for the next.
+template <class Tile>
+void add_tile(const Scored& s, const float* q, int64_t head, int64_t heads, const Tile& tile, Running& running, float* out) {
+    int64_t h = 0;
+    for (; h + SIDE_BY_SIDE <= heads; h += SIDE_BY_SIDE) add_tile_to<SIDE_BY_SIDE>(s, q, head, h, tile, running, out);
+    for (; h < heads; h++) add_tile_to<1>(s, q, head, h, tile, running, out);
 }
 
 // Keys side by side: the first in slot `at.first`, and behind the last slot the first one follows.

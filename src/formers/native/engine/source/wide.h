@@ -50,6 +50,28 @@ ALWAYS_INLINE float sum_of(const Wide& x) {
     return (sums[0] + sums[1]) + (sums[2] + sums[3]);
 }
 
+// The sums of 16 of them.
+ALWAYS_INLINE Wide sums_of_all(const Wide* x) {
+    Wide sums[WIDE];
+#ifdef __AVX512F__
+    // Lane i of two halves is from the first or the second one, as a bit of i says; behind four rounds it is from number i.
+    const __m512i first[] = {_mm512_setr_epi32(0, 16, 2, 18, 4, 20, 6, 22, 8, 24, 10, 26, 12, 28, 14, 30),
+                             _mm512_setr_epi32(0, 1, 16, 17, 4, 5, 20, 21, 8, 9, 24, 25, 12, 13, 28, 29),
+                             _mm512_setr_epi32(0, 1, 2, 3, 16, 17, 18, 19, 8, 9, 10, 11, 24, 25, 26, 27),
+                             _mm512_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7, 16, 17, 18, 19, 20, 21, 22, 23)};
+    for (int i = 0; i < WIDE; i++) sums[i] = x[i];
+    for (int round = 0, count = WIDE / 2; round < 4; round++, count /= 2)
+        for (int i = 0; i < count; i++) {
+            const __m512 a = (__m512)sums[2 * i], b = (__m512)sums[2 * i + 1];
+            const __m512i second = _mm512_add_epi32(first[round], _mm512_set1_epi32(1 << round));
+            sums[i] = (Wide)_mm512_permutex2var_ps(a, first[round], b) + (Wide)_mm512_permutex2var_ps(a, second, b);
+        }
+#else
+    for (int i = 0; i < WIDE; i++) sums[0][i] = sum_of(x[i]);
+#endif
+    return sums[0];
+}
+
 // Sum of x[i] * y[i].
 inline float dot_run(const float* x, const float* y, int64_t count) {
     Wide a = {}, b = {};
