@@ -22,6 +22,9 @@ Input prepare(const Matrix& like, const float* x, int64_t stride, int64_t batch,
 // y[b * y_stride + i] = dot(W[first + i], x[b]) for i in 0..count and every b. Each weight is read once.
 void dot_rows(const Matrix&, int64_t first, int64_t count, const Input&, float* y, int64_t y_stride);
 
+// The same for several inputs, each of 16 vectors but for the last, whose products stand behind one another.
+void dot_rows(const Matrix&, int64_t first, int64_t count, const Input* inputs, int64_t many, float* y, int64_t y_stride);
+
 // y[i] = dot(W[rows[i]], x[0]).
 void dot_listed(const Matrix&, const int64_t* rows, int64_t count, const Input&, float* y);
 
@@ -122,6 +125,18 @@ Input prepare(const Matrix& like, const float* x, int64_t stride, int64_t batch,
 
 void dot_rows(const Matrix& m, int64_t first, int64_t count, const Input& in, float* y, int64_t y_stride) {
     packed::dot_any({m, nullptr, first, count}, in, y, y_stride);
+}
+
+void dot_rows(const Matrix& m, int64_t first, int64_t count, const Input* inputs, int64_t many, float* y,
+              int64_t y_stride) {
+    int64_t i = 0;
+#ifdef HAS_TILES
+    if (m.type == Type::bf16 && many > 1 && count >= 2 * packed::SIDE) {
+        i = (many - (inputs[many - 1].batch == 1)) / 2 * 2;  // a vector by itself is not made ready for tiles
+        packed::dot_pairs({m, nullptr, first, count}, inputs, i / 2, y, y_stride);
+    }
+#endif
+    for (; i < many; i++) dot_rows(m, first, count, inputs[i], y + i * MOST_BATCH * y_stride, y_stride);
 }
 
 void dot_listed(const Matrix& m, const int64_t* rows, int64_t count, const Input& in, float* y) {

@@ -121,13 +121,12 @@ struct Ready {
 
 // x: of the first row. Uses up the step's scratch.
 Ready ready(const Step& step, const Matrix& like, const float* x, int64_t stride) {
-    Ready made = {{}, 0};
-    uint8_t* memory = step.scratch;
-    for (int64_t r = 0; r < step.rows; r += MOST_BATCH) {
-        const int64_t batch = least(MOST_BATCH, step.rows - r);
-        made.inputs[made.count++] = prepare(like, x + r * stride, stride, batch, memory);
-        memory += up_to(input_bytes(like.columns, batch), 64);
-    }
+    Ready made = {{}, (step.rows + MOST_BATCH - 1) / MOST_BATCH};
+    const int64_t bytes = up_to(input_bytes(like.columns, MOST_BATCH), 64);
+    share(*step.pool, made.count, step.rows * like.columns * int64_t(sizeof(float)), [&](int64_t i) {
+        const int64_t r = i * MOST_BATCH, batch = least(MOST_BATCH, step.rows - r);
+        made.inputs[i] = prepare(like, x + r * stride, stride, batch, step.scratch + i * bytes);
+    });
     return made;
 }
 
@@ -147,17 +146,14 @@ void run_linear(const Op& op, Step& step) {
     const Register &x = step.registers[op.in[0]], &y = step.registers[op.out[0]];
     const Ready given = ready(step, matrix, x.data + op.ints[2], x.stride);
     share_rows(*step.pool, matrix.rows, matrix.stride, [&](int64_t first, int64_t count) {
-        alignas(64) float made[MOST_BATCH * RUN];
+        alignas(64) float made[MOST_ROWS * RUN];
         for (const int64_t end = first + count; first < end; first += RUN) {
             const int64_t run = least(RUN, end - first);
-            float* to = y.data + op.ints[3] + first;
-            for (int64_t i = 0; i < given.count; i++) {
-                dot_rows(matrix, first, run, given.inputs[i], made, RUN);
-                for (int64_t b = 0; b < given.inputs[i].batch; b++, to += y.stride)
-                    finish(op, made + b * RUN, first, run, to);
-            }
+            dot_rows(matrix, first, run, given.inputs, given.count, made, RUN);
+            for (int64_t r = 0; r < step.rows; r++)
+                finish(op, made + r * RUN, first, run, y.data + r * y.stride + op.ints[3] + first);
         }
-    });
+    }, given.count > 1 ? 2 * MOST_BATCH : MOST_BATCH);
 }
 
 void run_gate(const Op& op, Step& step) {
