@@ -9,6 +9,9 @@ namespace {
 // nothing else were going on. Nine pages are best, or a few more.
 class Asking {
    public:
+    static constexpr int64_t PAIR = 128, PAGE = 4096;
+    static constexpr int64_t pairs_in(int64_t bytes) { return (bytes + PAIR - 1) / PAIR; }
+
     // From here on `pair` is for these bytes. Who asks for more than there is asks for some of it again.
     void begin(const uint8_t* data, int64_t bytes) { first_ = next_ = data, end_ = data + bytes; }
 
@@ -25,18 +28,17 @@ class Asking {
     }
 
    private:
-    static constexpr int64_t PAGE = 4096, PAIR = 128;
     const uint8_t *first_ = nullptr, *next_ = nullptr, *end_ = nullptr;
 };
 
 // Asks for all of it at once.
 inline void ask_for_all(const uint8_t* data, int64_t bytes) {
-    constexpr int64_t PAIR = 128, PAGES = 9 * 4096;
+    constexpr int64_t PAGES = 9 * Asking::PAGE;
     for (int64_t first = 0; first < bytes; first += PAGES) {
         const int64_t some = least(PAGES, bytes - first);
         Asking asking;
         asking.begin(data + first, some);
-        asking.pairs((some + PAIR - 1) / PAIR);
+        asking.pairs(Asking::pairs_in(some));
     }
 }
 

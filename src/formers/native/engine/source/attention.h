@@ -1,6 +1,6 @@
 // Query heads against the keys and values of one key head. One softmax in one pass: scores of a tile of keys, the running
 // maximum and sum, and the output scaled to it. Each tile asks for the one behind it, so that short runs of keys, head by
-// head, come from memory as one.
+// head, come from memory as one. A key is made into floats once for several heads.
 #pragma once
 #include "asking.h"
 #include "pattern.h"
@@ -55,14 +55,14 @@ ALWAYS_INLINE void ask_for(Numbers numbers, int64_t count) {
     for (int64_t i = 0; i < count; i += 64 / int64_t(sizeof *numbers)) __builtin_prefetch(numbers + i);
 }
 
-// Asks for the keys of the tile behind one, and where these are side by side for its values too, as that one is read.
+// Asks for what is behind a tile while this one's keys are read: keys that are anywhere, or keys and values side by side.
 template <class Tile>
 struct Ahead {
-    Ahead(const Scored& s, const Tile& tile) : s(s), tile(tile) {}
-
+    static constexpr bool VALUES = false;  // are asked for
     const Scored& s;
     const Tile& tile;
-    static constexpr bool VALUES = false;  // are asked for
+
+    Ahead(const Scored& s, const Tile& tile) : s(s), tile(tile) {}
 
     ALWAYS_INLINE void keys(int64_t first, int64_t count) {
         for (int64_t i = first; i < first + count; i++) ask_for(tile.next_k + tile.next.slot(i) * s.width, s.width);
@@ -71,18 +71,18 @@ struct Ahead {
 
 template <class Numbers>
 struct Ahead<Tile<Numbers, Beside>> {
-    Ahead(const Scored& s, const Tile<Numbers, Beside>& tile) : a_key(s.width * SIZE), a_value(s.value_width * SIZE) {
+    static constexpr bool VALUES = true;
+    const int64_t a_key, a_value;  // bytes
+    Asking k, v;
+
+    Ahead(const Scored& s, const Tile<Numbers, Beside>& tile)
+        : a_key(s.width * int64_t(sizeof *tile.k)), a_value(s.value_width * int64_t(sizeof *tile.v)) {
         k.begin(reinterpret_cast<const uint8_t*>(tile.next_k) + tile.next.first * a_key, tile.count * a_key);
         v.begin(reinterpret_cast<const uint8_t*>(tile.next_v) + tile.next.first * a_value, tile.count * a_value);
     }
 
-    static constexpr int64_t SIZE = sizeof(*Numbers());
-    const int64_t a_key, a_value;
-    Asking k, v;
-    static constexpr bool VALUES = true;
-
     ALWAYS_INLINE void keys(int64_t, int64_t count) {
-        k.pairs((count * a_key + 127) / 128), v.pairs((count * a_value + 127) / 128);
+        k.pairs(Asking::pairs_in(count * a_key)), v.pairs(Asking::pairs_in(count * a_value));
     }
 };
 
@@ -177,7 +177,7 @@ struct Running {
     float top[TOGETHER], total[TOGETHER];
 };
 
-// Adds a tile to the outputs of `count` heads from `first` of those that read it on.
+// Adds a tile to the outputs of `count` heads: from `first` on, of those that read it.
 template <int count, class Tile>
 ALWAYS_INLINE void add_tile_to(const Scored& s, const float* q, int64_t head, int64_t first, const Tile& tile, Running& running,
                                float* out) {

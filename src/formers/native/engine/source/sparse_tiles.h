@@ -144,20 +144,20 @@ inline void two_by_two(const TileSteps& s, const Groups& g, int64_t t, int64_t o
         const uint8_t *a = s.steps[step].inputs[t], *b = s.steps[step].inputs[t + 1], *weights = s.weights[step] + o * 64;
         _tile_loadd(4, weights, row);
         if constexpr (tiles > 1) _tile_loadd(5, weights + 64, row);
-#define MULTIPLY(halves)                \
+#define MULTIPLY(halves)                  \
     _tile_loadd(6, a + halves, g.stride); \
-    asking.pairs(s.asked);              \
-    _tile_dpbf16ps(0, 6, 4);            \
-    if constexpr (tiles > 1) {          \
-        asking.pairs(s.asked);          \
-        _tile_dpbf16ps(1, 6, 5);        \
-    }                                   \
+    asking.pairs(s.asked);                \
+    _tile_dpbf16ps(0, 6, 4);              \
+    if constexpr (tiles > 1) {            \
+        asking.pairs(s.asked);            \
+        _tile_dpbf16ps(1, 6, 5);          \
+    }                                     \
     _tile_loadd(7, b + halves, g.stride); \
-    asking.pairs(s.asked);              \
-    _tile_dpbf16ps(2, 7, 4);            \
-    if constexpr (tiles > 1) {          \
-        asking.pairs(s.asked);          \
-        _tile_dpbf16ps(3, 7, 5);        \
+    asking.pairs(s.asked);                \
+    _tile_dpbf16ps(2, 7, 4);              \
+    if constexpr (tiles > 1) {            \
+        asking.pairs(s.asked);            \
+        _tile_dpbf16ps(3, 7, 5);          \
     }
         MULTIPLY(0)
         if (s.low) {
