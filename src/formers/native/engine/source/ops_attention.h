@@ -2,6 +2,7 @@
 #pragma once
 #include "attention.h"
 #include "pattern.h"
+#include "query_products.h"
 
 namespace {
 
@@ -64,6 +65,58 @@ void attend_group(const Scored& s, const Slots& k, const Slots& v, int64_t posit
     }
 }
 
+// Some rows of one stream, which are worked on together.
+struct Rows {
+    int64_t first, count;
+};
+
+// All rows of a call, in the order in which they stand.
+struct RowBlocks {
+    int64_t count = 0;
+    Rows each[MOST_ROWS];
+
+    // As many rows in a block as have QUERIES queries together, or fewer where `groups` blocks of each would leave threads idle.
+    RowBlocks(const Step& step, int64_t heads, int64_t groups) {
+        int64_t most_rows = most<int64_t>(QUERIES / heads, 1);
+        while (most_rows * heads > QUERIES / 4 && groups * (step.rows / most_rows) < 2 * step.pool->threads()) most_rows /= 2;
+        for (int64_t r = 0; r < step.rows; r++)
+            if (r > 0 && step.streams[r] == step.streams[r - 1] && each[count - 1].count < most_rows)
+                each[count - 1].count++;
+            else
+                each[count++] = {r, 1};
+    }
+};
+
+// Queries of some rows against all that the caches of their stream keep.
+void attend_queries(const Scored& s, const Slots& k, const Slots& v, int64_t group, const Queries& queries) {
+    with_numbers(k, [&](const auto* keys) {
+        const auto* values = reinterpret_cast<decltype(keys)>(v.data);
+        keys += group * k.capacity * s.width, values += group * v.capacity * s.value_width;
+        const Met<decltype(keys)> met = {keys, values, keys, values, k.capacity};
+#ifdef HAS_TILES
+        if constexpr (sizeof *keys == 2)
+            if (ByTiles::can(s)) return attend_together<ByTiles>(s, queries, met);
+#endif
+        attend_together<ByVectors>(s, queries, met);
+    });
+}
+
+// The queries of key head `group` in some rows. seen(row, head): the keys that one sees, up to its own or nothing.
+template <class SeenBy>
+bool find_queries(const Scored& s, const Op& op, const Step& step, const Rows& rows, int64_t group, const SeenBy& seen,
+                  Queries& queries) {
+    const int64_t heads = op.ints[0] / op.ints[1], head = group * heads;
+    if (rows.count < 2 || rows.count * heads < FEWEST || s.width > WIDEST || s.value_width > WIDEST) return false;
+    for (int64_t r = rows.first; r < rows.first + rows.count; r++)
+        for (int64_t h = head; h < head + heads; h++) {
+            const SeenRun run = seen(r, h);
+            if (run.first >= run.end) return false;
+            const float* q = step.row(op.in[0], r) + op.ints[4] + h * s.width;
+            queries.add({q, step.row(op.out[0], r) + h * s.value_width, h, step.positions[r], run.first, run.end - 1});
+        }
+    return true;
+}
+
 // About how many bytes a row reads at a position, by what its first head sees; no more are counted than matter.
 int64_t bytes_met(const Scored& s, int64_t position) {
     const List<int64_t> pattern = pattern_of(s.op.ints, 0);
@@ -85,10 +138,21 @@ void run_attend(const Op& op, Step& step) {
         remember(step.cache(op.caches[1], r), step.row(op.in[2], r) + op.ints[6], groups, s.value_width, p);
         if (bytes < MANY_BYTES) bytes += bytes_met(s, p);
     }
-    share(*step.pool, step.rows * groups, bytes, [&](int64_t item) {
-        const int64_t r = item / groups, group = item % groups;
-        const Slots &k = step.cache(op.caches[0], r), &v = step.cache(op.caches[1], r);
-        attend_group(s, k, v, step.positions[r], group, step.row(op.in[0], r) + op.ints[4], step.row(op.out[0], r));
+    // One run of keys up to the query's own is read together with those of other rows, all else row by row.
+    const auto seen = [&](int64_t r, int64_t head) {
+        const int64_t p = step.positions[r];
+        const SeenRun run = next_run(pattern_of(op.ints, head), p, 0);
+        return run.end > p ? run : SeenRun{p, p};
+    };
+    const RowBlocks blocks(step, op.ints[0] / groups, groups);
+    share(*step.pool, blocks.count * groups, bytes, [&](int64_t item) {
+        const Rows& rows = blocks.each[item / groups];
+        const int64_t group = item % groups;
+        const Slots &k = step.cache(op.caches[0], rows.first), &v = step.cache(op.caches[1], rows.first);
+        Queries queries;
+        if (find_queries(s, op, step, rows, group, seen, queries)) return attend_queries(s, k, v, group, queries);
+        for (int64_t r = rows.first; r < rows.first + rows.count; r++)
+            attend_group(s, k, v, step.positions[r], group, step.row(op.in[0], r) + op.ints[4], step.row(op.out[0], r));
     });
 }
 
@@ -97,13 +161,20 @@ void run_cross(const Op& op, Step& step) {
     const Scored s = {op, op.ints[2], op.ints[3], op.floats[0], 0};
     int64_t keys = 0;
     for (int64_t r = 0; r < step.rows; r++) keys += step.cache(op.caches[0], r).length;
-    share(*step.pool, step.rows * groups, keys * groups * (s.width + s.value_width) * 4, [&](int64_t item) {
-        const int64_t r = item / groups, group = item % groups, end = (group + 1) * heads;
-        const Slots &k = step.cache(op.caches[0], r), &v = step.cache(op.caches[1], r);
-        const float* q = step.row(op.in[0], r) + op.ints[4];
+    const auto seen = [&](int64_t r, int64_t) { return SeenRun{0, step.cache(op.caches[0], r).length}; };
+    const RowBlocks blocks(step, heads, groups);
+    share(*step.pool, blocks.count * groups, keys * groups * (s.width + s.value_width) * 4, [&](int64_t item) {
+        const Rows& rows = blocks.each[item / groups];
+        const int64_t group = item % groups, end = (group + 1) * heads;
+        const Slots &k = step.cache(op.caches[0], rows.first), &v = step.cache(op.caches[1], rows.first);
+        Queries queries;
+        if (find_queries(s, op, step, rows, group, seen, queries)) return attend_queries(s, k, v, group, queries);
         const auto tiles = [&](const auto& met, const auto& work) { for_tiles(met, {0, 0}, k.length, work); };
-        for (int64_t head = group * heads; head < end; head += TOGETHER)
-            attend_heads(s, k, v, group, q, head, least(TOGETHER, end - head), step.row(op.out[0], r), tiles);
+        for (int64_t r = rows.first; r < rows.first + rows.count; r++)
+            for (int64_t head = group * heads; head < end; head += TOGETHER) {
+                const float* q = step.row(op.in[0], r) + op.ints[4];
+                attend_heads(s, k, v, group, q, head, least(TOGETHER, end - head), step.row(op.out[0], r), tiles);
+            }
     });
 }
 

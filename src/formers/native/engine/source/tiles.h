@@ -4,16 +4,12 @@
 #pragma once
 #include "batch.h"
 #include "integers.h"
+#include "tile_halves.h"
 
-#if defined(__AMX_INT8__) && defined(__AMX_BF16__)
-#define HAS_TILES 1
-#include "asking.h"
-#include "tile_state.h"
+#ifdef HAS_TILES
 
 namespace {
 namespace packed {
-
-constexpr int64_t SIDE = 16, TILE_BYTES = 1024;
 
 // How the parts of vectors lie in the 16 lanes of tiles: int4 has upper parts only; lower ones of int8 stand beside the
 // upper ones where there is room, else in tiles of their own, as they do for bf16.
@@ -36,26 +32,6 @@ struct Tiles {
         : scales(static_cast<float*>(const_cast<void*>(memory))),
           data(reinterpret_cast<uint8_t*>(scales + (has_scales(type) ? up_to(columns, BLOCK) / BLOCK * SIDE : 0))) {}
 };
-
-// The first numbers of the 16 rows of a tile.
-INLINE __m512i rows_of_tile() {
-    return _mm512_setr_epi32(0, 16, 32, 48, 64, 80, 96, 112, 128, 144, 160, 176, 192, 208, 224, 240);
-}
-
-// 32 numbers to lane b of two tiles, as sums of two halves: the upper ones, and the lower ones.
-inline void split_floats(const float* x, int64_t b, uint8_t* tile) {
-    const __m512i cut = _mm512_set1_epi32(int32_t(0xFFFF0000));
-    const __m512i upper = _mm512_set_epi16(63, 61, 59, 57, 55, 53, 51, 49, 47, 45, 43, 41, 39, 37, 35, 33, 31, 29, 27, 25, 23,
-                                           21, 19, 17, 15, 13, 11, 9, 7, 5, 3, 1);
-    const __m512 first = _mm512_loadu_ps(x), second = _mm512_loadu_ps(x + 16);
-    const auto put = [&](__m512 a, __m512 c, uint8_t* to) INLINE_HERE {
-        const __m512i pairs = _mm512_permutex2var_epi16((__m512i)a, upper, (__m512i)c);
-        _mm512_i32scatter_epi32(to + 4 * b, rows_of_tile(), pairs, 4);
-    };
-    const auto rest = [&](__m512 a) INLINE_HERE { return _mm512_sub_ps(a, (__m512)_mm512_and_si512((__m512i)a, cut)); };
-    put(first, second, tile);
-    put(rest(first), rest(second), tile + TILE_BYTES);
-}
 
 // Puts 64 bytes into a lane.
 INLINE void put_lane(const int8_t* from, int64_t lane, uint8_t* tile) {
@@ -111,45 +87,6 @@ inline void multiply_bf16(const Matrix& m, const uint8_t* w, const Tiles& x, Flo
     _tile_stored(4, upper, 64);
     _tile_stored(5, lower, 64);
     for (int k = 0; k < SIDE; k++) sums[k] = load<Floats>(upper + k * SIDE) + load<Floats>(lower + k * SIDE);
-}
-
-// The products of two runs of 16 rows with two groups of vectors: to[run][group].
-struct FourTiles {
-    alignas(64) float at[2][2][SIDE * SIDE];
-};
-
-// asked: pairs of lines with each product.
-inline void multiply_bf16(const Matrix& m, const uint8_t* w, const Tiles& x, const Tiles& y, int64_t asked, Asking& asking,
-                          FourTiles& to) {
-    const uint8_t* below = w + SIDE * m.stride;
-    settle();
-    _tile_zero(0);
-    _tile_zero(1);
-    _tile_zero(2);
-    _tile_zero(3);
-    for (int64_t n = 0; n < up_to(m.columns, 32) / 32; n++) {
-        const uint8_t *left = x.data + n * 2 * TILE_BYTES, *right = y.data + n * 2 * TILE_BYTES;
-        _tile_loadd(4, w + n * 64, m.stride);
-        _tile_loadd(5, below + n * 64, m.stride);
-#define MULTIPLY(part)                             \
-    _tile_loadd(6, left + part * TILE_BYTES, 64);  \
-    asking.pairs(asked);                           \
-    _tile_dpbf16ps(0, 4, 6);                       \
-    asking.pairs(asked);                           \
-    _tile_dpbf16ps(2, 5, 6);                       \
-    _tile_loadd(7, right + part * TILE_BYTES, 64); \
-    asking.pairs(asked);                           \
-    _tile_dpbf16ps(1, 4, 7);                       \
-    asking.pairs(asked);                           \
-    _tile_dpbf16ps(3, 5, 7);
-        MULTIPLY(0)
-        MULTIPLY(1)
-#undef MULTIPLY
-    }
-    _tile_stored(0, to.at[0][0], 64);
-    _tile_stored(1, to.at[0][1], 64);
-    _tile_stored(2, to.at[1][0], 64);
-    _tile_stored(3, to.at[1][1], 64);
 }
 
 // Whole numbers of a unit of columns with one scale: of upper parts, and of lower ones that stand apart.
@@ -279,21 +216,23 @@ inline void dot_tiles(const Place& place, const Input& in, float* y, int64_t y_s
 inline void dot_pairs(const Place& place, const Input* in, int64_t count, float* y, int64_t y_stride) {
     const Matrix& m = place.m;
     const Configured tiles;
-    for (int64_t i = 0; i < place.count; i += 2 * SIDE) {
-        const int64_t from = i + 2 * SIDE <= place.count ? i : place.count - 2 * SIDE;
-        const int64_t behind = place.first + from + 2 * SIDE;
+    for (int64_t i = 0; i < place.count; i += PAIR) {
+        const int64_t from = i + PAIR <= place.count ? i : place.count - PAIR;
+        const int64_t behind = place.first + from + PAIR;
         Asking asking;
-        if (behind + 2 * SIDE <= m.rows) asking.begin(m.data + behind * m.stride, 2 * SIDE * m.stride);
+        if (behind + PAIR <= m.rows) asking.begin(m.data + behind * m.stride, PAIR * m.stride);
         const int64_t asked = asking.is_for_any() ? count > 1 ? 1 : 2 : 0;  // as many lines as are read
         for (int64_t pair = 0; pair < count; pair++) {
             const Input &a = in[2 * pair], &b = in[2 * pair + 1];
-            FourTiles made;
-            multiply_bf16(m, place.row(from), {a.ready, m.type, m.columns}, {b.ready, m.type, m.columns}, asked, asking, made);
-            float* to = y + 2 * pair * SIDE * y_stride + from;
+            alignas(64) float made[PAIR * PAIR];
+            const Tiles left(a.ready, m.type, m.columns), right(b.ready, m.type, m.columns);
+            const Pairs all = {place.row(from), m.stride, m.columns, left.data, right.data};
+            multiply_pairs<false>(all, asked, asking, made, PAIR);
+            float* to = y + pair * PAIR * y_stride + from;
             for (int64_t v = 0; v < a.batch + b.batch; v++, to += y_stride)
                 for (int run = 0; run < 2; run++) {
-                    const float* column = made.at[run][v / SIDE] + v % SIDE;
-                    _mm512_storeu_ps(to + run * SIDE, _mm512_i32gather_ps(rows_of_tile(), column, 4));
+                    const float* column = made + run * SIDE * PAIR + v;
+                    _mm512_storeu_ps(to + run * SIDE, _mm512_i32gather_ps(rows_of_tile(), column, 2 * sizeof(float)));
                 }
         }
     }

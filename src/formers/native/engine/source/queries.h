@@ -1,0 +1,200 @@
+// Many queries of a stream, as a prompt has them, and what they are given by one key head. A query is a lane of vectors, so
+// that keys, scores and outputs have a row of lanes each, and no sum goes across lanes.
+#pragma once
+#include "attention.h"
+#include "transposed.h"
+
+namespace {
+
+constexpr int64_t QUERIES = 64;     // that are worked on together
+constexpr int64_t FEWEST = 8;       // for fewer, row by row is faster
+constexpr int64_t SPAN = 128;       // keys in a tile
+constexpr int64_t WIDEST = 256;     // of keys and of values
+constexpr float NOTHING = -__builtin_inff();
+
+// One query: its numbers, where its output goes, its head, its position, and the first key that it sees; it sees all up to
+// `last`.
+struct Query {
+    const float* q;
+    float* out;
+    int64_t head, position, first, last;
+};
+
+// Queries that see all the keys between two.
+struct Queries {
+    int64_t count = 0;
+    Query each[QUERIES];
+
+    void add(const Query& query) { each[count++] = query; }
+
+    int64_t first() const {
+        int64_t found = each[0].first;
+        for (int64_t i = 1; i < count; i++) found = least(found, each[i].first);
+        return found;
+    }
+    int64_t end() const {
+        int64_t found = each[0].last;
+        for (int64_t i = 1; i < count; i++) found = most(found, each[i].last);
+        return found + 1;
+    }
+};
+
+// What lanes have in a tile of keys, counted from its first one: the keys that they see, and how far back it is.
+struct Lanes {
+    alignas(64) int32_t first[QUERIES], end[QUERIES], back[QUERIES];
+    bool all_seen = true;
+
+    Lanes(const Queries& queries, int64_t lanes, int64_t key, int64_t keys) {
+        for (int64_t i = 0; i < lanes; i++) {
+            const Query& query = queries.each[i < queries.count ? i : 0];
+            first[i] = int32_t(most<int64_t>(query.first - key, 0));
+            end[i] = i < queries.count ? int32_t(least(query.last + 1 - key, keys)) : 0;
+            back[i] = int32_t(query.position - key);
+            all_seen = all_seen && first[i] == 0 && end[i] == keys;
+        }
+    }
+};
+
+ALWAYS_INLINE WideInts load_ints(const int32_t* x) { return *reinterpret_cast<const WideInts*>(x); }
+
+// What is added to a score by the distance of its pair, for 16 lanes from one on; the same as `add_bias` adds.
+class Biases {
+   public:
+    Biases(const Scored& s, const Queries& queries)
+        : s_(s), queries_(queries), known_(s.op.vectors[1].size / s.op.ints[0]) {
+        const Vector& slopes = s.op.vectors[0];
+        for (int64_t i = 0; i < QUERIES; i++)
+            slopes_[i] = slopes.size && i < queries.count ? slopes.data[queries.each[i].head] : 0;
+    }
+
+    bool are_any() const { return s_.op.vectors[0].size || known_ || s_.charge != 0; }
+
+    ALWAYS_INLINE Wide of(int64_t lane, const WideInts& back) const {
+        Wide made = -load_wide(slopes_ + lane) * __builtin_convertvector(back, Wide);
+        if (s_.charge != 0) made += pick(back == 0, Wide{} + s_.charge, Wide{});
+        return known_ ? made + from_table(lane, back) : made;
+    }
+
+   private:
+    Wide from_table(int64_t lane, const WideInts& back) const {
+        Wide found = {};
+        for (int64_t i = 0; i < least(WIDE, queries_.count - lane); i++) {
+            const int64_t place = least<int64_t>(most(back[i], 0), known_ - 1);
+            found[i] = s_.op.vectors[1].data[queries_.each[lane + i].head * known_ + place];
+        }
+        return found;
+    }
+
+    const Scored& s_;
+    const Queries& queries_;
+    const int64_t known_;
+    alignas(64) float slopes_[QUERIES];
+};
+
+// Biases and masks the scores of `keys` keys.
+void finish_scores(const Biases& biases, const Lanes& at, int64_t lanes, int64_t keys, float* scores) {
+    if (at.all_seen && !biases.are_any()) return;
+    for (int64_t lane = 0; lane < lanes; lane += WIDE) {
+        const WideInts first = load_ints(at.first + lane), end = load_ints(at.end + lane), back = load_ints(at.back + lane);
+        for (int64_t i = 0; i < keys; i++) {
+            float* const mine = scores + i * QUERIES + lane;
+            Wide made = load_wide(mine);
+            if (biases.are_any()) made += biases.of(lane, back - int32_t(i));
+            store_wide(mine, pick((first <= int32_t(i)) & (end > int32_t(i)), made, Wide{} + NOTHING));
+        }
+    }
+}
+
+// e^x, and nothing at all where that is next to nothing.
+ALWAYS_INLINE Wide weight_of(const Wide& x) { return pick(x < -87.0f, Wide{}, exponential(x)); }
+
+// The running maximum and sum of each query.
+struct Totals {
+    alignas(64) float top[QUERIES], sum[QUERIES];
+
+    Totals() {
+        for (int64_t i = 0; i < QUERIES; i++) top[i] = NOTHING, sum[i] = 0;
+    }
+};
+
+// Makes scores of `keys` keys the weights of a softmax, and scales what was summed up before to it.
+template <int vectors>
+ALWAYS_INLINE void weigh_lanes(int64_t keys, int64_t lane, int64_t width, float* scores, Totals& totals, float* out) {
+    Wide top[vectors], scale[vectors], sum[vectors] = {};
+    for (int j = 0; j < vectors; j++) top[j] = load_wide(totals.top + lane + j * WIDE);
+    for (int64_t i = 0; i < keys; i++)
+        for (int j = 0; j < vectors; j++) {
+            const Wide score = load_wide(scores + i * QUERIES + lane + j * WIDE);
+            top[j] = pick(score > top[j], score, top[j]);
+        }
+    bool higher = false;
+    for (int j = 0; j < vectors; j++) {
+        float* const mine = totals.top + lane + j * WIDE;
+        const Wide before = load_wide(mine);
+        store_wide(mine, top[j]);
+        for (int i = 0; i < WIDE; i++) higher = higher || before[i] != top[j][i];
+        top[j] = pick(top[j] == NOTHING, Wide{}, top[j]);  // of a query that has seen no key yet
+        scale[j] = weight_of(before - top[j]);
+    }
+    for (int64_t i = 0; i < keys; i++)
+        for (int j = 0; j < vectors; j++) {
+            float* const mine = scores + i * QUERIES + lane + j * WIDE;
+            const Wide weight = weight_of(load_wide(mine) - top[j]);
+            store_wide(mine, weight);
+            sum[j] += weight;
+        }
+    for (int j = 0; j < vectors; j++) {
+        float* const mine = totals.sum + lane + j * WIDE;
+        store_wide(mine, load_wide(mine) * scale[j] + sum[j]);
+    }
+    for (int64_t d = 0; higher && d < width; d++)
+        for (int j = 0; j < vectors; j++) {
+            float* const mine = out + d * QUERIES + lane + j * WIDE;
+            store_wide(mine, load_wide(mine) * scale[j]);
+        }
+}
+
+// The outputs [width][QUERIES], divided by the sums of weights, to where they belong.
+void hand_out(const Queries& queries, int64_t width, const Totals& totals, const float* out) {
+    for (int64_t lane = 0; lane < queries.count; lane += WIDE) {
+        const Wide sums = load_wide(totals.sum + lane);
+        const Wide by = pick(sums > 0.0f, 1.0f / sums, Wide{});
+        for (int64_t d = 0; d < width; d += WIDE) {
+            Wide square[WIDE] = {};
+            for (int64_t i = 0; i < least(WIDE, width - d); i++) square[i] = by * load_wide(out + (d + i) * QUERIES + lane);
+            transpose(square);
+            for (int64_t i = 0; i < least(WIDE, queries.count - lane); i++) {
+                float* const to = queries.each[lane + i].out + d;
+                alignas(64) float row[WIDE];
+                store_wide(row, square[i]);
+                copy_run(to, row, least(WIDE, width - d));
+            }
+        }
+    }
+}
+
+// Attention of queries that see runs of keys. Products: see query_products.h.
+template <class Products, class Numbers>
+void attend_together(const Scored& s, const Queries& queries, const Met<Numbers>& met) {
+    alignas(64) float scores[SPAN * QUERIES], out[WIDEST * QUERIES];
+    Totals totals;
+    const Biases biases(s, queries);
+    Products products(s, queries);
+    const int64_t lanes = up_to(queries.count, Products::LANES_AT_ONCE), end = queries.end();
+    __builtin_memset(out, 0, sizeof(float) * s.value_width * QUERIES);
+    for (int64_t key = queries.first(), some; key < end; key += some) {
+        const int64_t slot = key % met.capacity;
+        const int64_t left = least(end - key, met.capacity - slot);
+        some = least(Products::KEYS_AT_ONCE, left);
+        const int64_t behind = least(Products::KEYS_AT_ONCE, left - some);
+        products.score(met.k + slot * s.width, some, behind, lanes, scores);
+        finish_scores(biases, Lanes(queries, lanes, key, some), lanes, some, scores);
+        int64_t lane = 0;
+        for (; lane + 4 * WIDE <= lanes; lane += 4 * WIDE) weigh_lanes<4>(some, lane, s.value_width, scores, totals, out);
+        for (; lane < lanes; lane += WIDE) weigh_lanes<1>(some, lane, s.value_width, scores, totals, out);
+        products.add(met.v + slot * s.value_width, some, behind, lanes, scores, out);
+    }
+    hand_out(queries, s.value_width, totals, out);
+}
+
+}  // namespace
