@@ -5,16 +5,20 @@ import os
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from tempfile import TemporaryDirectory
+from typing import Any, TypeVar
 
 import numpy as np
 import torch
 
+from formers.bench.memory import in_fresh_process
 from formers.bench.registry import Rival
+from formers.errors import FormersError
 
 LLAMA_CPP = Rival(
     "llama.cpp (llama-cpp-python), a model of the same shape and type", "llama_cpp_python", extra="rivals-decode"
 )
+T = TypeVar("T")
 TYPES = {"bf16": "BF16", "int8": "Q8_0"}
 STD = 0.02
 
@@ -74,12 +78,44 @@ def _matrices(shape: LlamaShape) -> Iterator[tuple[str, int, int]]:
 
 def greedy(path: Path, prompt: list[int], count: int) -> Callable[[], None]:
     """What writes `count` tokens more with llama.cpp, each time that it is called."""
+    model = opened(path, 2048)
+    read(model, prompt)
+    return writer(model, count)
+
+
+def beside_llama_cpp(
+    shape: LlamaShape, dtype: str, measure: Callable[..., T], *given: Any
+) -> tuple[T | None, str | None]:
+    """measure(file, *given) of a model in a process of its own, which llama.cpp may crash; or why it was not measured."""
+    if not LLAMA_CPP.installed:
+        return None, None
+    with TemporaryDirectory() as folder:
+        file = Path(folder) / "llama.gguf"
+        write_gguf(file, shape, dtype)
+        try:
+            return in_fresh_process(measure, file, *given, give_back=False), None
+        except FormersError as error:
+            return None, f"llama.cpp was not measured: {error}"
+
+
+def opened(path: Path, length: int) -> Any:
+    """A model in llama.cpp, with room for so many tokens."""
     import llama_cpp
 
     threads = torch.get_num_threads()
     with _silent():
-        model: Any = llama_cpp.Llama(str(path), n_ctx=2048, n_threads=threads, n_threads_batch=threads, verbose=False)
+        return llama_cpp.Llama(str(path), n_ctx=length, n_threads=threads, n_threads_batch=threads, verbose=False)
+
+
+def read(model: Any, prompt: list[int]) -> None:
+    """Forget all, and read a prompt."""
+    with _silent():
+        model.reset()
         model.eval(prompt)
+
+
+def writer(model: Any, count: int) -> Callable[[], None]:
+    """What writes `count` tokens more."""
     last = 0
 
     def run() -> None:

@@ -4,17 +4,14 @@ from collections.abc import Callable, Iterator
 from dataclasses import asdict, replace
 from pathlib import Path
 from statistics import median
-from tempfile import TemporaryDirectory
 
 import torch
 
-from formers.bench.llama_cpp import LLAMA_CPP, LlamaShape, greedy, write_gguf
-from formers.bench.memory import in_fresh_process
+from formers.bench.llama_cpp import LLAMA_CPP, LlamaShape, beside_llama_cpp, greedy
 from formers.bench.native import BYTES, PROMPT, Streams, engine_of, machine_bandwidth, touched
 from formers.bench.race import race
 from formers.bench.registry import BENCHES
 from formers.bench.trial import Trial
-from formers.errors import FormersError
 from formers.family import make
 from formers.report.rows import Row, ratio_at_least, value_at_least
 
@@ -61,19 +58,11 @@ def paced(trial: Trial, ours: Streams, dtype: str) -> tuple[float, float]:
 
 
 def rival(trial: Trial, shape: LlamaShape, dtype: str, count: int) -> tuple[float | None, str | None]:
-    """llama.cpp's median seconds of a token, or why there are none. It runs in a process of its own, which it may crash."""
-    if trial.case.rival is None or not trial.case.rival.installed:
-        return None, None
-    with TemporaryDirectory() as folder:
-        try:
-            given = (Path(folder) / "llama.gguf", shape, dtype, count, 1 if trial.quick else ROUNDS)
-            return in_fresh_process(timed, *given, give_back=False), None
-        except FormersError as error:
-            return None, f"llama.cpp was not measured: {error}"
+    """llama.cpp's median seconds of a token, or why there are none."""
+    return beside_llama_cpp(shape, dtype, timed, count, 1 if trial.quick else ROUNDS)
 
 
-def timed(file: Path, shape: LlamaShape, dtype: str, count: int, rounds: int) -> float:
-    """Write the model, load it, and time its tokens."""
-    write_gguf(file, shape, dtype)
+def timed(file: Path, count: int, rounds: int) -> float:
+    """Load the model, and time its tokens."""
     run = greedy(file, list(range(PROMPT)), count)
     return race({"theirs": run}, warmup=1, rounds=rounds)["theirs"] / count
