@@ -12,14 +12,17 @@ class Asking {
     static constexpr int64_t PAIR = 128, PAGE = 4096;
     static constexpr int64_t pairs_in(int64_t bytes) { return (bytes + PAIR - 1) / PAIR; }
 
-    // From here on `pair` is for these bytes. Who asks for more than there is asks for some of it again.
-    void begin(const uint8_t* data, int64_t bytes) { first_ = next_ = data, end_ = data + bytes; }
+    // From here on `pair` is for these bytes, or for the first columns of rows that are `leap` bytes apart. Who asks for more
+    // than there is asks for some of it again.
+    void begin(const uint8_t* data, int64_t bytes, int64_t leap = PAGE) {
+        first_ = next_ = data, end_ = data + bytes, leap_ = leap;
+    }
 
     bool is_for_any() const { return next_ < end_; }
 
     ALWAYS_INLINE void pair() {
         __builtin_prefetch(next_, 0, 2), __builtin_prefetch(next_ + PAIR / 2, 0, 2);
-        next_ += PAGE;
+        next_ += leap_;
         if (next_ >= end_) next_ = first_ += PAIR;
     }
 
@@ -29,6 +32,7 @@ class Asking {
 
    private:
     const uint8_t *first_ = nullptr, *next_ = nullptr, *end_ = nullptr;
+    int64_t leap_ = PAGE;
 };
 
 // Asks for all of it at once.

@@ -6,6 +6,7 @@
 namespace {
 
 constexpr int64_t MOST_BATCH = 16;
+constexpr int64_t MOST_RUN = 128, COLUMNS_AT_ONCE = 2048;  // rows and columns that meet several inputs in turn
 
 // `batch` vectors, `stride` floats apart, 1 to 16. ready: made from them by `prepare`, for matrices of one type, width
 // and group; nullptr: they are used as they are, which is always right, and slower for some types.

@@ -28,15 +28,21 @@ void remember(const Slots& into, const float* from, int64_t heads, int64_t width
     });
 }
 
+// What key head `group` keeps, of the caches of all.
+template <class Numbers>
+Met<Numbers> met_by(const Scored& s, int64_t capacity, int64_t group, Numbers keys, Numbers values) {
+    const int64_t key_run = capacity * s.width, value_run = capacity * s.value_width;
+    keys += group * key_run, values += group * value_run;
+    return {keys, values, keys + key_run, values + value_run, capacity};
+}
+
 // Some query heads of key head `group` in one row, against what both caches keep. tiles(met, work): see `attend`.
 template <class Tiles>
 void attend_heads(const Scored& s, const Slots& k, const Slots& v, int64_t group, const float* q, int64_t head,
                   int64_t heads, float* out, const Tiles& tiles) {
     with_numbers(k, [&](const auto* keys) {
         const auto* values = reinterpret_cast<decltype(keys)>(v.data);
-        const int64_t key_run = k.capacity * s.width, value_run = k.capacity * s.value_width;
-        keys += group * key_run, values += group * value_run;
-        const Met<decltype(keys)> met = {keys, values, keys + key_run, values + value_run, k.capacity};
+        const Met<decltype(keys)> met = met_by(s, k.capacity, group, keys, values);
         attend(s, [&](const auto& work) { tiles(met, work); }, q + head * s.width, head, heads, out + head * s.value_width);
     });
 }
@@ -91,8 +97,7 @@ struct RowBlocks {
 void attend_queries(const Scored& s, const Slots& k, const Slots& v, int64_t group, const Queries& queries) {
     with_numbers(k, [&](const auto* keys) {
         const auto* values = reinterpret_cast<decltype(keys)>(v.data);
-        keys += group * k.capacity * s.width, values += group * v.capacity * s.value_width;
-        const Met<decltype(keys)> met = {keys, values, keys, values, k.capacity};
+        const Met<decltype(keys)> met = met_by(s, k.capacity, group, keys, values);
 #ifdef HAS_TILES
         if constexpr (sizeof *keys == 2)
             if (ByTiles::can(s)) return attend_together<ByTiles>(s, queries, met);

@@ -98,10 +98,16 @@ void rms_norm(const float* x, float* y, int64_t width, float eps) {
     for (int64_t i = 0; i < width; i++) y[i] = x[i] * scale;
 }
 
+// Calls work(r) for every row; `floats`: that it reads and writes.
+template <class Work>
+void for_rows(const Step& step, int64_t floats, const Work& work) {
+    share(*step.pool, step.rows, step.rows * floats * int64_t(sizeof(float)), work);
+}
+
 void run_norm(const Op& op, Step& step) {
     const int64_t width = step.registers[op.out[0]].width;
     const float *gain = op.vectors[0].data, *bias = op.vectors[1].data;
-    for (int64_t r = 0; r < step.rows; r++) {
+    for_rows(step, 2 * width, [&](int64_t r) {
         const float* x = step.row(op.in[0], r);
         float* y = step.row(op.out[0], r);
         (op.ints[0] ? rms_norm : layer_norm)(x, y, width, op.floats[0]);
@@ -109,7 +115,7 @@ void run_norm(const Op& op, Step& step) {
             for (int64_t i = 0; i < width; i++) y[i] *= gain[i];
         if (op.vectors[1].size)
             for (int64_t i = 0; i < width; i++) y[i] += bias[i];
-    }
+    });
 }
 
 // The rows of an input, brought into the form that products with one kind of matrix read, MOST_BATCH rows together.
@@ -141,29 +147,28 @@ void finish(const Op& op, float* made, int64_t first, int64_t count, float* y) {
 }
 
 void run_linear(const Op& op, Step& step) {
-    constexpr int64_t RUN = 128;
     const Matrix& matrix = op.matrices[0];
     const Register &x = step.registers[op.in[0]], &y = step.registers[op.out[0]];
     const Ready given = ready(step, matrix, x.data + op.ints[2], x.stride);
     share_rows(*step.pool, matrix.rows, matrix.stride, [&](int64_t first, int64_t count) {
-        alignas(64) float made[MOST_ROWS * RUN];
-        for (const int64_t end = first + count; first < end; first += RUN) {
-            const int64_t run = least(RUN, end - first);
-            dot_rows(matrix, first, run, given.inputs, given.count, made, RUN);
+        alignas(64) float made[MOST_ROWS * MOST_RUN];
+        for (const int64_t end = first + count; first < end; first += MOST_RUN) {
+            const int64_t run = least(MOST_RUN, end - first);
+            dot_rows(matrix, first, run, given.inputs, given.count, made, MOST_RUN);
             for (int64_t r = 0; r < step.rows; r++)
-                finish(op, made + r * RUN, first, run, y.data + r * y.stride + op.ints[3] + first);
+                finish(op, made + r * MOST_RUN, first, run, y.data + r * y.stride + op.ints[3] + first);
         }
-    }, given.count > 1 ? 2 * MOST_BATCH : MOST_BATCH);
+    }, given.count < 2 ? MOST_BATCH : matrix.columns > COLUMNS_AT_ONCE ? MOST_RUN : 2 * MOST_BATCH);
 }
 
 void run_gate(const Op& op, Step& step) {
     const int64_t width = step.registers[op.out[0]].width;
-    for (int64_t r = 0; r < step.rows; r++) {
+    for_rows(step, 3 * width, [&](int64_t r) {
         float *gates = step.row(op.in[0], r), *y = step.row(op.out[0], r);
         activate(op.ints[0], gates, width);
         const float* up = gates + width;
         for (int64_t i = 0; i < width; i++) y[i] = gates[i] * up[i];
-    }
+    });
 }
 
 void run_angles(const Op& op, Step& step) {

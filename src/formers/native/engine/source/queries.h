@@ -105,8 +105,24 @@ void finish_scores(const Biases& biases, const Lanes& at, int64_t lanes, int64_t
     }
 }
 
-// e^x, and nothing at all where that is next to nothing.
-ALWAYS_INLINE Wide weight_of(const Wide& x) { return pick(x < -87.0f, Wide{}, exponential(x)); }
+// e^x of x up to 0, and nothing at all where a float would lose digits: sums with such numbers are slow. NaN stays NaN.
+ALWAYS_INLINE Wide weight_of(const Wide& x) {
+#ifdef __AVX512F__
+    const __mmask16 counts = _mm512_cmp_ps_mask((__m512)x, _mm512_set1_ps(-87.0f), _CMP_NLT_UQ);
+    const __m512 base = _mm512_set1_ps(1.44269504f);
+    const __m512 whole = _mm512_roundscale_ps(_mm512_mul_ps((__m512)x, base), _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC);
+    const Wide r = (Wide)_mm512_fmsub_ps((__m512)x, base, whole);
+    Wide y = r * 1.5403530e-4f + 1.3333558e-3f;  // 2^r from -1/2 to 1/2
+    y = y * r + 9.6181291e-3f;
+    y = y * r + 5.5504109e-2f;
+    y = y * r + 2.4022651e-1f;
+    y = y * r + 6.9314718e-1f;
+    y = y * r + 1.0f;
+    return (Wide)_mm512_maskz_scalef_ps(counts, (__m512)y, whole);
+#else
+    return pick(x < -87.0f, Wide{}, exponential(x));
+#endif
+}
 
 // The running maximum and sum of each query.
 struct Totals {
@@ -125,7 +141,7 @@ ALWAYS_INLINE void weigh_lanes(int64_t keys, int64_t lane, int64_t width, float*
     for (int64_t i = 0; i < keys; i++)
         for (int j = 0; j < vectors; j++) {
             const Wide score = load_wide(scores + i * QUERIES + lane + j * WIDE);
-            top[j] = pick(score > top[j], score, top[j]);
+            top[j] = larger(score, top[j]);
         }
     bool higher = false;
     for (int j = 0; j < vectors; j++) {
@@ -173,6 +189,13 @@ void hand_out(const Queries& queries, int64_t width, const Totals& totals, const
     }
 }
 
+// Keys side by side in a cache, and their values.
+template <class Numbers>
+struct Keys {
+    Numbers k, v;
+    int64_t count;
+};
+
 // Attention of queries that see runs of keys. Products: see query_products.h.
 template <class Products, class Numbers>
 void attend_together(const Scored& s, const Queries& queries, const Met<Numbers>& met) {
@@ -180,19 +203,24 @@ void attend_together(const Scored& s, const Queries& queries, const Met<Numbers>
     Totals totals;
     const Biases biases(s, queries);
     Products products(s, queries);
-    const int64_t lanes = up_to(queries.count, Products::LANES_AT_ONCE), end = queries.end();
+    const int64_t lanes = up_to(queries.count, Products::LANES_AT_ONCE), first = queries.first(), end = queries.end();
+    const auto keys_from = [&](int64_t key, Numbers k, Numbers v) {
+        const int64_t slot = key % met.capacity, count = least(end - key, met.capacity - slot);
+        return Keys<Numbers>{k + slot * s.width, v + slot * s.value_width, least(Products::KEYS_AT_ONCE, count)};
+    };
     __builtin_memset(out, 0, sizeof(float) * s.value_width * QUERIES);
-    for (int64_t key = queries.first(), some; key < end; key += some) {
-        const int64_t slot = key % met.capacity;
-        const int64_t left = least(end - key, met.capacity - slot);
-        some = least(Products::KEYS_AT_ONCE, left);
-        const int64_t behind = least(Products::KEYS_AT_ONCE, left - some);
-        products.score(met.k + slot * s.width, some, behind, lanes, scores);
-        finish_scores(biases, Lanes(queries, lanes, key, some), lanes, some, scores);
+    for (int64_t key = first, behind; key < end; key = behind) {
+        const Keys<Numbers> now = keys_from(key, met.k, met.v);
+        behind = key + now.count;
+        const bool last = behind == end;
+        const Keys<Numbers> next = last ? keys_from(first, met.next_k, met.next_v) : keys_from(behind, met.k, met.v);
+        products.score(now, next, lanes, scores);
+        finish_scores(biases, Lanes(queries, lanes, key, now.count), lanes, now.count, scores);
         int64_t lane = 0;
-        for (; lane + 4 * WIDE <= lanes; lane += 4 * WIDE) weigh_lanes<4>(some, lane, s.value_width, scores, totals, out);
-        for (; lane < lanes; lane += WIDE) weigh_lanes<1>(some, lane, s.value_width, scores, totals, out);
-        products.add(met.v + slot * s.value_width, some, behind, lanes, scores, out);
+        for (; lane + 4 * WIDE <= lanes; lane += 4 * WIDE)
+            weigh_lanes<4>(now.count, lane, s.value_width, scores, totals, out);
+        for (; lane < lanes; lane += WIDE) weigh_lanes<1>(now.count, lane, s.value_width, scores, totals, out);
+        products.add(now, next, lanes, scores, out);
     }
     hand_out(queries, s.value_width, totals, out);
 }

@@ -1,10 +1,10 @@
 // The products of attention of many queries: of keys with queries, and of values with weights. By vectors, or by tiles where
 // caches are in halves and the machine has them.
 //
-// Each has LANES_AT_ONCE, KEYS_AT_ONCE, a constructor that makes queries ready, and of `keys` keys or values side by side, of
-// which so many are read next as are `behind` them,
-//   score(k, keys, behind, lanes, scores)      scores[key * QUERIES + lane] = the scaled product of a key and a query
-//   add(v, keys, behind, lanes, weights, out)  out[column * QUERIES + lane] += the sum over keys of weights times values
+// Each has LANES_AT_ONCE, KEYS_AT_ONCE, a constructor that makes queries ready, and of keys, while those are asked for that come
+// next,
+//   score(keys, next, lanes, scores)          scores[key * QUERIES + lane] = the scaled product of a key and a query
+//   add(keys, next, lanes, weights, out)      out[column * QUERIES + lane] += the sum over keys of weights times values
 #pragma once
 #include "queries.h"
 #include "tile_halves.h"
@@ -68,14 +68,15 @@ class ByVectors {
     }
 
     template <class Numbers>
-    void score(Numbers k, int64_t keys, int64_t, int64_t lanes, float* scores) {
-        multiply_lanes<false>({floats(k, keys * s_.width), s_.width, 1, s_.width}, keys, lanes, q_, scores);
+    void score(const Keys<Numbers>& now, const Keys<Numbers>&, int64_t lanes, float* scores) {
+        const float* k = floats(now.k, now.count * s_.width);
+        multiply_lanes<false>({k, s_.width, 1, s_.width}, now.count, lanes, q_, scores);
     }
 
     template <class Numbers>
-    void add(Numbers v, int64_t keys, int64_t, int64_t lanes, const float* weights, float* out) {
-        const Factor turned = {floats(v, keys * s_.value_width), 1, s_.value_width, keys};
-        multiply_lanes<true>(turned, s_.value_width, lanes, weights, out);
+    void add(const Keys<Numbers>& now, const Keys<Numbers>&, int64_t lanes, const float* weights, float* out) {
+        const float* v = floats(now.v, now.count * s_.value_width);
+        multiply_lanes<true>({v, 1, s_.value_width, now.count}, s_.value_width, lanes, weights, out);
     }
 
    private:
@@ -98,38 +99,40 @@ class ByTiles {
     static bool can(const Scored& s) { return s.width % packed::PAIR == 0 && s.value_width % packed::PAIR == 0; }
 
     ByTiles(const Scored& s, const Queries& queries) : s_(s) {
-        const int64_t groups = up_to(queries.count, LANES_AT_ONCE) / GROUP;
-        __builtin_memset(q_, 0, groups * group_bytes(s.width));
-        for (int64_t lane = 0; lane < queries.count; lane++)
+        const Wide scale = Wide{} + s.scale;
+        for (int64_t lane = 0; lane < up_to(queries.count, LANES_AT_ONCE); lane += GROUP)
             for (int64_t d = 0; d < s.width; d += packed::PAIR) {
-                alignas(64) float scaled[packed::PAIR];
-                for (int64_t i = 0; i < packed::PAIR; i++) scaled[i] = s.scale * queries.each[lane].q[d + i];
-                packed::split_floats(scaled, lane % GROUP, q_ + lane / GROUP * group_bytes(s.width) + d * BYTES);
+                const auto read = [&](int64_t b, int64_t half) INLINE_HERE {
+                    return (__m512)(scale * load_wide(queries.each[lane + b].q + d + half * WIDE));
+                };
+                uint8_t* const to = q_ + lane / GROUP * group_bytes(s.width) + d * BYTES;
+                packed::split_vectors(most<int64_t>(least(GROUP, queries.count - lane), 0), read, to);
             }
     }
 
-    void score(const uint16_t* k, int64_t keys, int64_t behind, int64_t lanes, float* scores) {
+    void score(const Keys<const uint16_t*>& now, const Keys<const uint16_t*>& next, int64_t lanes, float* scores) {
         const int64_t row = s_.width * 2;
-        Asking asking = next(k, keys, behind, s_.width);
-        for (int64_t key = 0; key < keys; key += packed::PAIR) {
-            const auto* rows = reinterpret_cast<const uint8_t*>(k + key * s_.width);
-            if (keys - key < packed::PAIR) {  // what is behind them may be nobody's
-                __builtin_memcpy(turned_, rows, (keys - key) * row);
+        Asking asking = asking_for(next.k, next.count * row);
+        for (int64_t key = 0; key < now.count; key += packed::PAIR) {
+            const auto* rows = reinterpret_cast<const uint8_t*>(now.k + key * s_.width);
+            if (now.count - key < packed::PAIR) {  // what is behind them may be nobody's
+                __builtin_memcpy(turned_, rows, (now.count - key) * row);
                 rows = reinterpret_cast<const uint8_t*>(turned_);
             }
             multiply<false>({rows, row, s_.width, nullptr, nullptr}, q_, lanes, asking, scores + key * QUERIES);
         }
     }
 
-    void add(const uint16_t* v, int64_t keys, int64_t behind, int64_t lanes, const float* weights, float* out) {
-        Asking asking = next(v, keys, behind, s_.value_width);
-        const int64_t whole = up_to(keys, packed::PAIR);
-        for (int64_t key = 0; key < whole; key += packed::PAIR) turn(v + key * s_.value_width, key, keys - key);
+    void add(const Keys<const uint16_t*>& now, const Keys<const uint16_t*>& next, int64_t lanes, const float* weights,
+             float* out) {
+        const int64_t width = s_.value_width, whole = up_to(now.count, packed::PAIR);
+        Asking asking = asking_for(next.v, next.count * width * 2);
+        for (int64_t key = 0; key < whole; key += packed::PAIR) turn(now.v + key * width, key, now.count - key);
         for (int64_t lane = 0; lane < lanes; lane += GROUP)
             for (int64_t key = 0; key < whole; key += 2)
-                split(weights + key * QUERIES + lane, keys - key, key, weights_ + lane / GROUP * group_bytes(whole));
+                split(weights + key * QUERIES + lane, now.count - key, key, weights_ + lane / GROUP * group_bytes(whole));
         const auto* rows = reinterpret_cast<const uint8_t*>(turned_);
-        for (int64_t d = 0; d < s_.value_width; d += packed::PAIR)
+        for (int64_t d = 0; d < width; d += packed::PAIR)
             multiply<true>({rows + d * SPAN * 2, SPAN * 2, whole, nullptr, nullptr}, weights_, lanes, asking, out + d * QUERIES);
     }
 
@@ -138,9 +141,9 @@ class ByTiles {
 
     static constexpr int64_t group_bytes(int64_t columns) { return columns * BYTES; }
 
-    static Asking next(const uint16_t* numbers, int64_t keys, int64_t behind, int64_t width) {
+    static Asking asking_for(const uint16_t* halves, int64_t bytes) {
         Asking asking;
-        asking.begin(reinterpret_cast<const uint8_t*>(numbers + keys * width), behind * width * 2);
+        asking.begin(reinterpret_cast<const uint8_t*>(halves), bytes);
         return asking;
     }
 

@@ -7,17 +7,13 @@
 #if defined(__AMX_INT8__) && defined(__AMX_BF16__)
 #define HAS_TILES 1
 #include "tile_state.h"
+#include "transpose.h"
 
 namespace {
 namespace packed {
 
 constexpr int64_t SIDE = 16, TILE_BYTES = 1024;
 constexpr int64_t PAIR = 2 * SIDE;  // rows, vectors and columns of the products below
-
-// The first numbers of the 16 rows of a tile.
-INLINE __m512i rows_of_tile() {
-    return _mm512_setr_epi32(0, 16, 32, 48, 64, 80, 96, 112, 128, 144, 160, 176, 192, 208, 224, 240);
-}
 
 // The upper halves of 32 floats and the rest of them, in pairs of one from `a` and one from `b` where `order` says so.
 struct Split {
@@ -31,17 +27,26 @@ struct Split {
     }
 };
 
-// 32 numbers to lane b of two tiles, as sums of two halves: the upper ones, and the lower ones.
-inline void split_floats(const float* x, int64_t b, uint8_t* tile) {
+// 32 numbers of `count` vectors, at most 16, to the lanes of two tiles: the upper halves, and the lower ones. read(b, half):
+// 16 of vector b.
+template <class Read>
+INLINE void split_vectors(int64_t count, const Read& read, uint8_t* tiles) {
     const __m512i in_order = _mm512_set_epi16(63, 61, 59, 57, 55, 53, 51, 49, 47, 45, 43, 41, 39, 37, 35, 33, 31, 29, 27, 25, 23,
                                               21, 19, 17, 15, 13, 11, 9, 7, 5, 3, 1);
-    const Split split(_mm512_loadu_ps(x), _mm512_loadu_ps(x + 16), in_order);
-    _mm512_i32scatter_epi32(tile + 4 * b, rows_of_tile(), split.upper, 4);
-    _mm512_i32scatter_epi32(tile + TILE_BYTES + 4 * b, rows_of_tile(), split.lower, 4);
+    __m512i upper[SIDE] = {}, lower[SIDE] = {};
+    for (int64_t b = 0; b < count; b++) {
+        const Split split(read(b, 0), read(b, 1), in_order);
+        upper[b] = split.upper, lower[b] = split.lower;
+    }
+    transpose(upper), transpose(lower);
+    for (int64_t i = 0; i < SIDE; i++) {
+        _mm512_store_si512(tiles + i * 64, upper[i]);
+        _mm512_store_si512(tiles + TILE_BYTES + i * 64, lower[i]);
+    }
 }
 
 // Rows of halves, `stride` bytes apart, and 32 of them at a time with two groups of 16 vectors: for each 32 columns two tiles,
-// as `split_floats` fills them.
+// as `split_vectors` fills them.
 struct Pairs {
     const uint8_t* rows;
     int64_t stride, columns;

@@ -5,11 +5,14 @@
 #include "batch.h"
 #include "integers.h"
 #include "tile_halves.h"
+#include "transposed.h"
 
 #ifdef HAS_TILES
 
 namespace {
 namespace packed {
+
+constexpr int64_t MOST_PAIRS = 2, HALF = 2;  // of groups of 16 vectors; bytes of a number
 
 // How the parts of vectors lie in the 16 lanes of tiles: int4 has upper parts only; lower ones of int8 stand beside the
 // upper ones where there is room, else in tiles of their own, as they do for bf16.
@@ -52,21 +55,28 @@ inline void split_block(const float* x, int64_t b, Type type, Lanes16 lanes, flo
     if (lanes.beside) scales[b + SIDE / 2] = scale;
 }
 
+inline void make_halves(const float* x, int64_t stride, int64_t batch, int64_t columns, uint8_t* tiles) {
+    for (int64_t column = 0; column < columns; column += PAIR, tiles += 2 * TILE_BYTES) {
+        const uint32_t there = columns - column < PAIR ? (1u << (columns - column)) - 1 : ~0u;
+        const auto read = [&](int64_t b, int64_t half) INLINE_HERE {
+            return _mm512_maskz_loadu_ps(__mmask16(there >> half * SIDE), x + b * stride + column + half * SIDE);
+        };
+        split_vectors(batch, read, tiles);
+    }
+}
+
 inline void make_tiles(Type type, const float* x, int64_t stride, int64_t batch, int64_t columns, void* memory) {
     const Tiles to(memory, type, columns);
+    if (type == Type::bf16) return make_halves(x, stride, batch, columns, to.data);
     const Lanes16 lanes(type, batch);
-    const int64_t span = type == Type::bf16 ? 32 : BLOCK, count = up_to(columns, span) / span;
-    const int64_t bytes = lanes.tiles() * TILE_BYTES;
+    const int64_t count = up_to(columns, BLOCK) / BLOCK, bytes = lanes.tiles() * TILE_BYTES;
     __builtin_memset(memory, 0, to.data - static_cast<uint8_t*>(memory) + count * bytes);
     for (int64_t b = 0; b < batch; b++) {
         float end[BLOCK] = {};
-        for (int64_t i = columns / span * span; i < columns; i++) end[i % span] = x[b * stride + i];
+        for (int64_t i = columns / BLOCK * BLOCK; i < columns; i++) end[i % BLOCK] = x[b * stride + i];
         for (int64_t n = 0; n < count; n++) {
-            const float* from = (n + 1) * span > columns ? end : x + b * stride + n * span;
-            if (type == Type::bf16)
-                split_floats(from, b, to.data + n * bytes);
-            else
-                split_block(from, b, type, lanes, to.scales + n * SIDE, to.data + n * bytes);
+            const float* from = (n + 1) * BLOCK > columns ? end : x + b * stride + n * BLOCK;
+            split_block(from, b, type, lanes, to.scales + n * SIDE, to.data + n * bytes);
         }
     }
 }
@@ -212,29 +222,63 @@ inline void dot_tiles(const Place& place, const Input& in, float* y, int64_t y_s
     }
 }
 
-// `count` pairs of groups with at least 32 rows; the last 32 may overlap those before.
-inline void dot_pairs(const Place& place, const Input* in, int64_t count, float* y, int64_t y_stride) {
+// Where the tiles of vectors begin that meet a column.
+inline const uint8_t* tiles_of(const Input& in, const Matrix& m, int64_t column) {
+    return Tiles(in.ready, m.type, m.columns).data + column / PAIR * 2 * TILE_BYTES;
+}
+
+// Sums of 32 rows with a group of vectors, to the rows of `y`, one for each vector.
+inline void hand_out(const float* sums, int64_t batch, float* y, int64_t y_stride) {
+    for (int64_t row = 0; row < PAIR; row += SIDE) {
+        Wide square[SIDE];
+        for (int64_t k = 0; k < SIDE; k++) square[k] = load_wide(sums + (row + k) * PAIR);
+        transpose(square);
+        for (int64_t b = 0; b < batch; b++) store_wide(y + b * y_stride + row, square[b]);
+    }
+}
+
+// What asks for 32 rows from a column on; for nothing where the matrix ends.
+inline Asking asking_for(const Place& place, int64_t row, int64_t column) {
+    Asking asking;
+    if (place.first + row + PAIR <= place.m.rows)
+        asking.begin(place.row(row) + column * HALF, PAIR * place.m.stride, place.m.stride);
+    return asking;
+}
+
+// `count` pairs of groups with 32 to MOST_RUN rows; the last 32 may overlap those before. Where vectors are so long that they
+// would not stay in the cache from rows to rows, a part of their columns meets all rows before the next part does.
+inline void dot_run(const Place& place, const Input* in, int64_t count, float* y, int64_t y_stride) {
     const Matrix& m = place.m;
-    const Configured tiles;
-    for (int64_t i = 0; i < place.count; i += PAIR) {
-        const int64_t from = i + PAIR <= place.count ? i : place.count - PAIR;
-        const int64_t behind = place.first + from + PAIR;
-        Asking asking;
-        if (behind + PAIR <= m.rows) asking.begin(m.data + behind * m.stride, PAIR * m.stride);
-        const int64_t asked = asking.is_for_any() ? count > 1 ? 1 : 2 : 0;  // as many lines as are read
-        for (int64_t pair = 0; pair < count; pair++) {
-            const Input &a = in[2 * pair], &b = in[2 * pair + 1];
-            alignas(64) float made[PAIR * PAIR];
-            const Tiles left(a.ready, m.type, m.columns), right(b.ready, m.type, m.columns);
-            const Pairs all = {place.row(from), m.stride, m.columns, left.data, right.data};
-            multiply_pairs<false>(all, asked, asking, made, PAIR);
-            float* to = y + pair * PAIR * y_stride + from;
-            for (int64_t v = 0; v < a.batch + b.batch; v++, to += y_stride)
-                for (int run = 0; run < 2; run++) {
-                    const float* column = made + run * SIDE * PAIR + v;
-                    _mm512_storeu_ps(to + run * SIDE, _mm512_i32gather_ps(rows_of_tile(), column, 2 * sizeof(float)));
-                }
+    alignas(64) float sums[MOST_RUN / PAIR][MOST_PAIRS][PAIR * PAIR];
+    const int64_t blocks = up_to(place.count, PAIR) / PAIR, last = place.count - PAIR;
+    for (int64_t column = 0, end; column < m.columns; column = end) {
+        end = least(m.columns, column + COLUMNS_AT_ONCE);
+        for (int64_t block = 0; block < blocks; block++) {
+            const int64_t row = least(block * PAIR, last);
+            Asking asking = row < last          ? asking_for(place, least(row + PAIR, last), column)
+                            : end < m.columns ? asking_for(place, 0, end)
+                                              : asking_for(place, row + PAIR, 0);
+            const int64_t asked = asking.is_for_any() ? count > 1 ? 1 : 2 : 0;  // as many lines as are read
+            for (int64_t pair = 0; pair < count; pair++) {
+                const Input &a = in[2 * pair], &b = in[2 * pair + 1];
+                float* const made = sums[block][pair];
+                const Pairs met = {place.row(row) + column * HALF, m.stride, end - column, tiles_of(a, m, column),
+                                   tiles_of(b, m, column)};
+                (column ? multiply_pairs<true> : multiply_pairs<false>)(met, asked, asking, made, PAIR);
+                if (end < m.columns) continue;
+                hand_out(made, a.batch, y + pair * PAIR * y_stride + row, y_stride);
+                hand_out(made + SIDE, b.batch, y + (pair * PAIR + SIDE) * y_stride + row, y_stride);
+            }
         }
+    }
+}
+
+// The same for any number of rows from 32 on.
+inline void dot_pairs(const Place& place, const Input* in, int64_t count, float* y, int64_t y_stride) {
+    const Configured tiles;
+    for (int64_t i = 0; i < place.count; i += MOST_RUN) {
+        const int64_t run = least(MOST_RUN, place.count - i), first = run < PAIR ? i + run - PAIR : i;
+        dot_run({place.m, nullptr, place.first + first, i + run - first}, in, count, y + first, y_stride);
     }
 }
 

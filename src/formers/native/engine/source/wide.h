@@ -115,10 +115,19 @@ ALWAYS_INLINE Wide pick(const WideInts& which, const Wide& yes, const Wide& no) 
     return Wide((which & WideInts(yes)) | (~which & WideInts(no)));
 }
 
+// Lane by lane; b where one is NaN.
+ALWAYS_INLINE Wide larger(const Wide& a, const Wide& b) {
+#ifdef __AVX512F__
+    return (Wide)_mm512_max_ps((__m512)a, (__m512)b);
+#else
+    return pick(a > b, a, b);
+#endif
+}
+
 // The largest of `count` numbers and of what fills the last 16 of them up.
 ALWAYS_INLINE float largest_of(const float* x, int64_t count) {
     Wide tops = load_wide(x);
-    for (int64_t i = WIDE; i < count; i += WIDE) tops = pick(load_wide(x + i) > tops, load_wide(x + i), tops);
+    for (int64_t i = WIDE; i < count; i += WIDE) tops = larger(load_wide(x + i), tops);
     float top = tops[0];
     for (int i = 1; i < WIDE; i++) top = most(top, tops[i]);
     return top;
