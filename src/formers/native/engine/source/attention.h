@@ -211,11 +211,13 @@ void add_tile(const Scored& s, const float* q, int64_t head, int64_t heads, cons
     for (; h < heads; h++) add_tile_to<1>(s, q, head, h, tile, running, out);
 }
 
-// Keys side by side: the first in slot `at.first`, and behind the last slot the first one follows.
+// Keys side by side: the first in slot `at.first`, and behind the last slot the first one follows. Tiles are nearly alike,
+// since each asks for as many keys as it has itself: a short last one would leave most of the next head's first to be waited for.
 template <class Numbers, class Work>
 void for_tiles(const Met<Numbers>& met, Beside at, int64_t count, const Work& work) {
     while (count > 0) {
-        const int64_t some = least(KEYS, least(count, met.capacity - at.first));
+        const int64_t beside = least(count, met.capacity - at.first), tiles = (beside + KEYS - 1) / KEYS;
+        const int64_t some = least(beside, up_to((beside + tiles - 1) / tiles, AT_A_TIME));
         const Beside next = {at.first + some == met.capacity ? 0 : at.first + some, at.distance - some};
         if (some < count)
             work(Tile<Numbers, Beside>{met.k, met.v, met.k, met.v, some, at, next});
