@@ -76,6 +76,17 @@ def test_ragged_prompts_are_read_as_their_tokens_are_one_by_one(name: str, kerne
     np.testing.assert_allclose(found, expected, atol=1e-4, rtol=1e-4)
 
 
+@pytest.mark.parametrize("cache", ["fp32", "bf16"])
+@pytest.mark.parametrize("kernel", KERNELS)
+@pytest.mark.parametrize("heads", [8, 20, 70])
+def test_many_heads_on_one_key_head_are_the_same_in_all_kernels(heads: int, kernel: str, cache: str) -> None:
+    """Token by token: some kernels take all heads together, and some a few at a time."""
+    program = program_of(Attention(heads, kv_heads=1, head_dim=32, position=ALiBi()), cache)
+    tokens = torch.randint(VOCAB, (150,)).tolist()
+    found, expected = (one_by_one(Engine(program, name).session(), tokens, 0) for name in (kernel, "plain"))
+    np.testing.assert_allclose(found, expected, atol=1e-4, rtol=1e-4)
+
+
 @pytest.mark.parametrize("kernel", KERNELS)
 def test_a_key_behind_a_query_does_nothing_to_it(kernel: str) -> None:
     """However large its scores and values are; not a digit changes."""

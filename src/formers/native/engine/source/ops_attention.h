@@ -93,6 +93,15 @@ struct RowBlocks {
     }
 };
 
+// Whether products of many queries with these keys go by tiles.
+bool by_tiles([[maybe_unused]] const Scored& s, [[maybe_unused]] const Slots& k) {
+#ifdef HAS_TILES
+    return k.type == Type::bf16 && ByTiles::can(s);
+#else
+    return false;
+#endif
+}
+
 // Queries of some rows against all that the caches of their stream keep.
 void attend_queries(const Scored& s, const Slots& k, const Slots& v, int64_t group, const Queries& queries) {
     with_numbers(k, [&](const auto* keys) {
@@ -111,7 +120,9 @@ template <class SeenBy>
 bool find_queries(const Scored& s, const Op& op, const Step& step, const Rows& rows, int64_t group, const SeenBy& seen,
                   Queries& queries) {
     const int64_t heads = op.ints[0] / op.ints[1], head = group * heads;
-    if (rows.count < 2 || rows.count * heads < FEWEST || s.width > WIDEST || s.value_width > WIDEST) return false;
+    const int64_t count = rows.count * heads;
+    if (count < FEWEST || count > QUERIES || s.width > WIDEST || s.value_width > WIDEST) return false;
+    if (rows.count == 1 && !by_tiles(s, step.cache(op.caches[0], rows.first))) return false;
     for (int64_t r = rows.first; r < rows.first + rows.count; r++)
         for (int64_t h = head; h < head + heads; h++) {
             const SeenRun run = seen(r, h);

@@ -149,7 +149,7 @@ class ByTiles {
 
     template <bool add>
     static void multiply(packed::Pairs of, const uint8_t* right, int64_t lanes, Asking& asking, float* made) {
-        const int64_t asked = asking.is_for_any();  // there are as many products of 64 lanes as pairs of lines
+        const int64_t asked = asking.is_for_any() ? QUERIES / lanes : 0;  // pairs of lines are as many as products of all lanes
         for (int64_t lane = 0; lane < lanes; lane += packed::PAIR) {
             of.left = right + lane / GROUP * group_bytes(of.columns), of.right = of.left + group_bytes(of.columns);
             packed::multiply_pairs<add>(of, asked, asking, made + lane, QUERIES);
