@@ -262,15 +262,28 @@ void for_tiles(const Met<Numbers>& met, const List<int64_t>& pattern, int64_t qu
     }
 }
 
+// Where what heads are given goes, by the number of the head: divided by the sum of their weights, or with `top` and `total`,
+// the maximum and the sum, beside it.
+struct Outputs {
+    float* out;
+    float *top = nullptr, *total = nullptr;
+
+    bool divided() const { return !top; }
+};
+
 // tiles(work): calls work with each tile of the keys that the heads meet.
 template <class Tiles>
-void attend(const Scored& s, const Tiles& tiles, const float* q, int64_t head, int64_t heads, float* out) {
+void attend(const Scored& s, const Tiles& tiles, const float* q, int64_t head, int64_t heads, const Outputs& to) {
     Running running;
+    float* const out = to.out + head * s.value_width;
     for (int64_t h = 0; h < heads; h++) running.top[h] = -__builtin_inff(), running.total[h] = 0;
     for (int64_t i = 0; i < heads * s.value_width; i++) out[i] = 0;
-    tiles([&](const auto& tile) { add_tile(s, q, head, heads, tile, running, out); });
+    tiles([&](const auto& tile) { add_tile(s, q + head * s.width, head, heads, tile, running, out); });
     for (int64_t h = 0; h < heads; h++)
-        scale_run(out + h * s.value_width, running.total[h] > 0 ? 1.0f / running.total[h] : 0.0f, s.value_width);
+        if (to.divided())
+            scale_run(out + h * s.value_width, running.total[h] > 0 ? 1.0f / running.total[h] : 0.0f, s.value_width);
+        else
+            to.top[head + h] = running.top[h], to.total[head + h] = running.total[h];
 }
 
 }  // namespace

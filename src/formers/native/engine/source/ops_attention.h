@@ -1,6 +1,7 @@
 // Operations of attention over what the caches keep.
 #pragma once
 #include "attention.h"
+#include "parted.h"
 #include "pattern.h"
 #include "query_products.h"
 
@@ -28,22 +29,22 @@ void remember(const Slots& into, const float* from, int64_t heads, int64_t width
     });
 }
 
-// What key head `group` keeps, of the caches of all.
+// What key head `group` keeps, of the caches of all. The next head's is read next where the outputs are whole.
 template <class Numbers>
-Met<Numbers> met_by(const Scored& s, int64_t capacity, int64_t group, Numbers keys, Numbers values) {
-    const int64_t key_run = capacity * s.width, value_run = capacity * s.value_width;
+Met<Numbers> met_by(const Scored& s, int64_t capacity, int64_t group, Numbers keys, Numbers values, const Outputs& to) {
+    const int64_t key_run = capacity * s.width, value_run = capacity * s.value_width, heads = to.divided();
     keys += group * key_run, values += group * value_run;
-    return {keys, values, keys + key_run, values + value_run, capacity};
+    return {keys, values, keys + heads * key_run, values + heads * value_run, capacity};
 }
 
 // Some query heads of key head `group` in one row, against what both caches keep. tiles(met, work): see `attend`.
 template <class Tiles>
 void attend_heads(const Scored& s, const Slots& k, const Slots& v, int64_t group, const float* q, int64_t head,
-                  int64_t heads, float* out, const Tiles& tiles) {
+                  int64_t heads, const Outputs& to, const Tiles& tiles) {
     with_numbers(k, [&](const auto* keys) {
         const auto* values = reinterpret_cast<decltype(keys)>(v.data);
-        const Met<decltype(keys)> met = met_by(s, k.capacity, group, keys, values);
-        attend(s, [&](const auto& work) { tiles(met, work); }, q + head * s.width, head, heads, out + head * s.value_width);
+        const Met<decltype(keys)> met = met_by(s, k.capacity, group, keys, values, to);
+        attend(s, [&](const auto& work) { tiles(met, work); }, q, head, heads, to);
     });
 }
 
@@ -54,19 +55,18 @@ int64_t heads_alike(const List<int64_t>& ints, int64_t head, int64_t end) {
     return count;
 }
 
-// All query heads of key head `group` in one row, at a position.
+// All query heads of key head `group` in one row, at a position. part: of keys that stand side by side.
 void attend_group(const Scored& s, const Slots& k, const Slots& v, int64_t position, int64_t group, const float* q,
-                  float* out) {
+                  const Outputs& to, const Part& part) {
     const int64_t heads = s.op.ints[0] / s.op.ints[1], end = (group + 1) * heads;
     for (int64_t head = group * heads, count; head < end; head += count) {
         count = heads_alike(s.op.ints, head, end);
         const List<int64_t> pattern = pattern_of(s.op.ints, head);
         const SeenRun run = next_run(pattern, position, 0);
-        attend_heads(s, k, v, group, q, head, count, out, [&](const auto& met, const auto& work) {
-            if (run.end > position)
-                for_tiles(met, {run.first % k.capacity, position - run.first}, run.end - run.first, work);
-            else
-                for_tiles(met, pattern, position, run, work);
+        attend_heads(s, k, v, group, q, head, count, to, [&](const auto& met, const auto& work) {
+            if (run.end <= position) return for_tiles(met, pattern, position, run, work);
+            const SeenRun mine = part.of(run);
+            for_tiles(met, {mine.first % k.capacity, position - mine.first}, mine.end - mine.first, work);
         });
     }
 }
@@ -106,7 +106,7 @@ bool by_tiles([[maybe_unused]] const Scored& s, [[maybe_unused]] const Slots& k)
 void attend_queries(const Scored& s, const Slots& k, const Slots& v, int64_t group, const Queries& queries) {
     with_numbers(k, [&](const auto* keys) {
         const auto* values = reinterpret_cast<decltype(keys)>(v.data);
-        const Met<decltype(keys)> met = met_by(s, k.capacity, group, keys, values);
+        const Met<decltype(keys)> met = met_by(s, k.capacity, group, keys, values, queries.each[0].to);
 #ifdef HAS_TILES
         if constexpr (sizeof *keys == 2)
             if (ByTiles::can(s)) return attend_together<ByTiles>(s, queries, met);
@@ -115,10 +115,11 @@ void attend_queries(const Scored& s, const Slots& k, const Slots& v, int64_t gro
     });
 }
 
-// The queries of key head `group` in some rows. seen(row, head): the keys that one sees, up to its own or nothing.
-template <class SeenBy>
+// The queries of key head `group` in some rows. seen(row, head): the keys that one sees, up to its own or nothing. to(row):
+// where its output goes.
+template <class SeenBy, class To>
 bool find_queries(const Scored& s, const Op& op, const Step& step, const Rows& rows, int64_t group, const SeenBy& seen,
-                  Queries& queries) {
+                  const To& to, Queries& queries) {
     const int64_t heads = op.ints[0] / op.ints[1], head = group * heads;
     const int64_t count = rows.count * heads;
     if (count < FEWEST || count > QUERIES || s.width > WIDEST || s.value_width > WIDEST) return false;
@@ -128,7 +129,7 @@ bool find_queries(const Scored& s, const Op& op, const Step& step, const Rows& r
             const SeenRun run = seen(r, h);
             if (run.first >= run.end) return false;
             const float* q = step.row(op.in[0], r) + op.ints[4] + h * s.width;
-            queries.add({q, step.row(op.out[0], r) + h * s.value_width, h, step.positions[r], run.first, run.end - 1});
+            queries.add({q, to(r), h, step.positions[r], run.first, run.end - 1});
         }
     return true;
 }
@@ -142,6 +143,20 @@ int64_t bytes_met(const Scored& s, int64_t position) {
          run = next_run(pattern, position, run.end))
         keys += run.end - run.first;
     return keys * key;
+}
+
+// Into how many parts the keys of each key head are cut: where each row has a block to itself and sees keys side by side.
+template <class SeenBy>
+int64_t cut(const Scored& s, const Op& op, const Step& step, int64_t blocks, const SeenBy& seen) {
+    if (blocks < step.rows || step.pool->threads() < 2 || step.rows * op.ints[1] >= 2 * step.pool->threads()) return 1;
+    int64_t keys = step.positions[0] + 1;
+    for (int64_t r = 0; r < step.rows; r++)
+        for (int64_t h = 0; h < op.ints[0]; h++) {
+            const SeenRun run = seen(r, h);
+            keys = least(keys, run.end - run.first);
+        }
+    const int64_t floats = Parted::floats(op.ints[0], s.value_width);
+    return parts_for(step.pool->threads(), step.rows * op.ints[1], keys, floats, step.rows);
 }
 
 void run_attend(const Op& op, Step& step) {
@@ -161,15 +176,21 @@ void run_attend(const Op& op, Step& step) {
         return run.end > p ? run : SeenRun{p, p};
     };
     const RowBlocks blocks(step, op.ints[0] / groups, groups);
-    share(*step.pool, blocks.count * groups, bytes, [&](int64_t item) {
-        const Rows& rows = blocks.each[item / groups];
-        const int64_t group = item % groups;
+    alignas(64) float memory[PARTED_FLOATS];
+    const Parted parted = {cut(s, op, step, blocks.count, seen), op.ints[0], s.value_width, memory};
+    share(*step.pool, blocks.count * groups * parted.parts, bytes, [&](int64_t item) {
+        const Part part = {item % parted.parts, parted.parts};
+        const int64_t group = item / part.count % groups;
+        const Rows& rows = blocks.each[item / part.count / groups];
         const Slots &k = step.cache(op.caches[0], rows.first), &v = step.cache(op.caches[1], rows.first);
+        const auto to = [&](int64_t r) { return part.count == 1 ? Outputs{step.row(op.out[0], r)} : parted.of(r, part.index); };
+        const auto mine = [&](int64_t r, int64_t head) { return part.of(seen(r, head)); };
         Queries queries;
-        if (find_queries(s, op, step, rows, group, seen, queries)) return attend_queries(s, k, v, group, queries);
+        if (find_queries(s, op, step, rows, group, mine, to, queries)) return attend_queries(s, k, v, group, queries);
         for (int64_t r = rows.first; r < rows.first + rows.count; r++)
-            attend_group(s, k, v, step.positions[r], group, step.row(op.in[0], r) + op.ints[4], step.row(op.out[0], r));
+            attend_group(s, k, v, step.positions[r], group, step.row(op.in[0], r) + op.ints[4], to(r), part);
     });
+    for (int64_t r = 0; parted.parts > 1 && r < step.rows; r++) parted.join(r, step.row(op.out[0], r));
 }
 
 void run_cross(const Op& op, Step& step) {
@@ -184,12 +205,13 @@ void run_cross(const Op& op, Step& step) {
         const int64_t group = item % groups, end = (group + 1) * heads;
         const Slots &k = step.cache(op.caches[0], rows.first), &v = step.cache(op.caches[1], rows.first);
         Queries queries;
-        if (find_queries(s, op, step, rows, group, seen, queries)) return attend_queries(s, k, v, group, queries);
+        const auto to = [&](int64_t r) { return Outputs{step.row(op.out[0], r)}; };
+        if (find_queries(s, op, step, rows, group, seen, to, queries)) return attend_queries(s, k, v, group, queries);
         const auto tiles = [&](const auto& met, const auto& work) { for_tiles(met, {0, 0}, k.length, work); };
         for (int64_t r = rows.first; r < rows.first + rows.count; r++)
             for (int64_t head = group * heads; head < end; head += TOGETHER) {
                 const float* q = step.row(op.in[0], r) + op.ints[4];
-                attend_heads(s, k, v, group, q, head, least(TOGETHER, end - head), step.row(op.out[0], r), tiles);
+                attend_heads(s, k, v, group, q, head, least(TOGETHER, end - head), to(r), tiles);
             }
     });
 }

@@ -16,7 +16,7 @@ constexpr float NOTHING = -__builtin_inff();
 // `last`.
 struct Query {
     const float* q;
-    float* out;
+    Outputs to;
     int64_t head, position, first, last;
 };
 
@@ -170,22 +170,27 @@ ALWAYS_INLINE void weigh_lanes(int64_t keys, int64_t lane, int64_t width, float*
         }
 }
 
-// The outputs [width][QUERIES], divided by the sums of weights, to where they belong.
+// The outputs [width][QUERIES] to where they belong.
 void hand_out(const Queries& queries, int64_t width, const Totals& totals, const float* out) {
+    const bool divided = queries.each[0].to.divided();
     for (int64_t lane = 0; lane < queries.count; lane += WIDE) {
         const Wide sums = load_wide(totals.sum + lane);
-        const Wide by = pick(sums > 0.0f, 1.0f / sums, Wide{});
+        const Wide by = divided ? pick(sums > 0.0f, 1.0f / sums, Wide{}) : Wide{} + 1.0f;
         for (int64_t d = 0; d < width; d += WIDE) {
             Wide square[WIDE] = {};
             for (int64_t i = 0; i < least(WIDE, width - d); i++) square[i] = by * load_wide(out + (d + i) * QUERIES + lane);
             transpose(square);
             for (int64_t i = 0; i < least(WIDE, queries.count - lane); i++) {
-                float* const to = queries.each[lane + i].out + d;
+                const Query& query = queries.each[lane + i];
                 alignas(64) float row[WIDE];
                 store_wide(row, square[i]);
-                copy_run(to, row, least(WIDE, width - d));
+                copy_run(query.to.out + query.head * width + d, row, least(WIDE, width - d));
             }
         }
+    }
+    for (int64_t i = 0; !divided && i < queries.count; i++) {
+        const Query& query = queries.each[i];
+        query.to.top[query.head] = totals.top[i], query.to.total[query.head] = totals.sum[i];
     }
 }
 
