@@ -34,6 +34,9 @@ class LlamaShape:
     hidden: int = 5632
 
 
+TINY = LlamaShape(vocab=64, dim=64, depth=1, heads=2, hidden=128)
+
+
 def write_gguf(path: Path, shape: LlamaShape, dtype: str) -> None:
     """Write a model of that shape, of weights of that type, without a vocabulary of words."""
     import gguf

@@ -7,7 +7,7 @@ from statistics import median
 
 import torch
 
-from formers.bench.llama_cpp import LLAMA_CPP, LlamaShape, beside_llama_cpp, greedy
+from formers.bench.llama_cpp import LLAMA_CPP, TINY, LlamaShape, beside_llama_cpp, greedy
 from formers.bench.native import BYTES, PROMPT, Streams, engine_of, machine_bandwidth, touched
 from formers.bench.race import race
 from formers.bench.registry import BENCHES
@@ -16,7 +16,6 @@ from formers.family import make
 from formers.report.rows import Row, ratio_at_least, value_at_least
 
 ROUNDS = 9
-TINY = LlamaShape(vocab=64, dim=64, depth=1, heads=2, hidden=128)
 
 
 @BENCHES.case(

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import torch
 
-from formers.bench.llama_cpp import LLAMA_CPP, LlamaShape, beside_llama_cpp, opened, read, writer
+from formers.bench.llama_cpp import LLAMA_CPP, TINY, LlamaShape, beside_llama_cpp, opened, read, writer
 from formers.bench.native import engine_of
 from formers.bench.race import race
 from formers.bench.registry import BENCHES
@@ -17,7 +17,6 @@ from formers.report.rows import Row, ratio_at_least
 
 LENGTHS = (512, 3_500)
 COUNT = 8  # tokens of a turn
-TINY = LlamaShape(vocab=64, dim=64, depth=1, heads=2, hidden=128)
 
 
 @BENCHES.case(

@@ -29,12 +29,13 @@ void remember(const Slots& into, const float* from, int64_t heads, int64_t width
     });
 }
 
-// What key head `group` keeps, of the caches of all. The next head's is read next where the outputs are whole.
+// What key head `group` keeps, of the caches of all. What the next one keeps is read next, unless this is a part.
 template <class Numbers>
 Met<Numbers> met_by(const Scored& s, int64_t capacity, int64_t group, Numbers keys, Numbers values, const Outputs& to) {
-    const int64_t key_run = capacity * s.width, value_run = capacity * s.value_width, heads = to.divided();
+    const int64_t key_run = capacity * s.width, value_run = capacity * s.value_width;
     keys += group * key_run, values += group * value_run;
-    return {keys, values, keys + heads * key_run, values + heads * value_run, capacity};
+    if (!to.divided()) return {keys, values, keys, values, capacity};
+    return {keys, values, keys + key_run, values + value_run, capacity};
 }
 
 // Some query heads of key head `group` in one row, against what both caches keep. tiles(met, work): see `attend`.
@@ -120,8 +121,7 @@ void attend_queries(const Scored& s, const Slots& k, const Slots& v, int64_t gro
 template <class SeenBy, class To>
 bool find_queries(const Scored& s, const Op& op, const Step& step, const Rows& rows, int64_t group, const SeenBy& seen,
                   const To& to, Queries& queries) {
-    const int64_t heads = op.ints[0] / op.ints[1], head = group * heads;
-    const int64_t count = rows.count * heads;
+    const int64_t heads = op.ints[0] / op.ints[1], head = group * heads, count = rows.count * heads;
     if (count < FEWEST || count > QUERIES || s.width > WIDEST || s.value_width > WIDEST) return false;
     if (rows.count == 1 && !by_tiles(s, step.cache(op.caches[0], rows.first))) return false;
     for (int64_t r = rows.first; r < rows.first + rows.count; r++)
