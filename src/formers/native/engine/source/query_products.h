@@ -16,7 +16,7 @@ constexpr int VECTORS_AT_ONCE = 4;
 #else
 constexpr int VECTORS_AT_ONCE = 1;  // there are not the registers for more
 #endif
-constexpr int ROWS_AT_ONCE = 4;
+constexpr int64_t ROWS_AT_ONCE = 4;
 
 // A matrix of floats whose numbers are at data[i * row + k * column].
 struct Factor {
@@ -41,20 +41,29 @@ ALWAYS_INLINE void multiply_some(const Factor& x, int64_t row, const float* lane
         for (int j = 0; j < vectors; j++) store_wide(made + i * QUERIES + j * WIDE, sums[i][j]);
 }
 
+// asked: pairs of lines that are asked for with some rows.
 template <bool add, int vectors>
-void multiply_rows(const Factor& x, int64_t rows, const float* lanes, float* made) {
+void multiply_rows(const Factor& x, int64_t rows, const float* lanes, float* made, int64_t asked, Asking& asking) {
     int64_t i = 0;
-    for (; i + ROWS_AT_ONCE <= rows; i += ROWS_AT_ONCE)
+    for (; i + ROWS_AT_ONCE <= rows; i += ROWS_AT_ONCE) {
+        asking.pairs(asked);
         multiply_some<add, ROWS_AT_ONCE, vectors>(x, i, lanes, made + i * QUERIES);
+    }
     for (; i < rows; i++) multiply_some<add, 1, vectors>(x, i, lanes, made + i * QUERIES);
 }
 
+// What `next` has is asked for meanwhile, `bytes` of it.
 template <bool add>
-void multiply_lanes(const Factor& x, int64_t rows, int64_t count, const float* lanes, float* made) {
+void multiply_lanes(const Factor& x, int64_t rows, int64_t count, const float* lanes, float* made, const void* next,
+                    int64_t bytes) {
+    const int64_t columns = (count + VECTORS_AT_ONCE * WIDE - 1) / (VECTORS_AT_ONCE * WIDE);
+    const int64_t asked = Asking::pairs_in(bytes) * ROWS_AT_ONCE / (columns * most(rows, ROWS_AT_ONCE)) + 1;
+    Asking asking;
+    asking.begin(static_cast<const uint8_t*>(next), bytes);
     int64_t lane = 0;
     for (; lane + VECTORS_AT_ONCE * WIDE <= count; lane += VECTORS_AT_ONCE * WIDE)
-        multiply_rows<add, VECTORS_AT_ONCE>(x, rows, lanes + lane, made + lane);
-    for (; lane < count; lane += WIDE) multiply_rows<add, 1>(x, rows, lanes + lane, made + lane);
+        multiply_rows<add, VECTORS_AT_ONCE>(x, rows, lanes + lane, made + lane, asked, asking);
+    for (; lane < count; lane += WIDE) multiply_rows<add, 1>(x, rows, lanes + lane, made + lane, asked, asking);
 }
 
 class ByVectors {
@@ -68,15 +77,17 @@ class ByVectors {
     }
 
     template <class Numbers>
-    void score(const Keys<Numbers>& now, const Keys<Numbers>&, int64_t lanes, float* scores) {
+    void score(const Keys<Numbers>& now, const Keys<Numbers>& next, int64_t lanes, float* scores) {
         const float* k = floats(now.k, now.count * s_.width);
-        multiply_lanes<false>({k, s_.width, 1, s_.width}, now.count, lanes, q_, scores);
+        const int64_t bytes = next.count * s_.width * int64_t(sizeof *next.k);
+        multiply_lanes<false>({k, s_.width, 1, s_.width}, now.count, lanes, q_, scores, next.k, bytes);
     }
 
     template <class Numbers>
-    void add(const Keys<Numbers>& now, const Keys<Numbers>&, int64_t lanes, const float* weights, float* out) {
+    void add(const Keys<Numbers>& now, const Keys<Numbers>& next, int64_t lanes, const float* weights, float* out) {
         const float* v = floats(now.v, now.count * s_.value_width);
-        multiply_lanes<true>({v, 1, s_.value_width, now.count}, s_.value_width, lanes, weights, out);
+        const int64_t bytes = next.count * s_.value_width * int64_t(sizeof *next.v);
+        multiply_lanes<true>({v, 1, s_.value_width, now.count}, s_.value_width, lanes, weights, out, next.v, bytes);
     }
 
    private:
