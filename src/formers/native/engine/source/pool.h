@@ -30,10 +30,12 @@ void share(Pool& pool, int64_t pieces, int64_t bytes, Work work) {
     pool.run(pieces, bytes, [](void* with, int64_t piece) { (*static_cast<Work*>(with))(piece); }, &work);
 }
 
-// Shares rows of `row` bytes out in runs of about 128 KiB, a multiple of `unit` rows: work(first, count).
+// Shares rows of `row` bytes out in runs of about 128 KiB, or of half of them where there are fewer, a multiple of `unit` rows:
+// work(first, count).
 template <class Work>
 void share_rows(Pool& pool, int64_t rows, int64_t row, Work work, int64_t unit = 16) {
-    int64_t step = 131072 / (row > 0 ? row : 1) / unit * unit;
+    const int64_t bytes = rows * row < 262144 ? rows * row / 2 : 131072;
+    int64_t step = bytes / (row > 0 ? row : 1) / unit * unit;
     if (step < unit) step = unit;
     share(pool, (rows + step - 1) / step, rows * row, [&](int64_t piece) {
         const int64_t first = piece * step;
