@@ -93,12 +93,17 @@ def beside_llama_cpp(
     if not LLAMA_CPP.installed:
         return None, None
     with TemporaryDirectory() as folder:
-        file = Path(folder) / "llama.gguf"
-        write_gguf(file, shape, dtype)
         try:
-            return in_fresh_process(measure, file, *given, give_back=False), None
+            file = Path(folder) / "llama.gguf"
+            return in_fresh_process(_written, file, shape, dtype, measure, given, give_back=False), None
         except FormersError as error:
             return None, f"llama.cpp was not measured: {error}"
+
+
+def _written(file: Path, shape: LlamaShape, dtype: str, measure: Callable[..., T], given: tuple[Any, ...]) -> T:
+    """Write the model, and measure it: both need what may be missing here."""
+    write_gguf(file, shape, dtype)
+    return measure(file, *given)
 
 
 def opened(path: Path, length: int) -> Any:

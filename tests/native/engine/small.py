@@ -1,7 +1,9 @@
 """Small models to decode with."""
 
+from dataclasses import replace
 from typing import Any
 
+import numpy as np
 import torch
 from torch import nn
 
@@ -22,6 +24,7 @@ from formers import (
 )
 from formers.native.engine.library import engine, missing
 from formers.native.engine.lower import lower
+from formers.native.engine.program import Program
 from formers.native.engine.run import Engine, Session
 
 VOCAB, DIM = 40, 32
@@ -45,6 +48,16 @@ def awake(spec: Decoder, seed: int = 0) -> nn.Module:
         for parameter in model.parameters():
             parameter.add_(0.1 * torch.randn_like(parameter))
     return model
+
+
+def kept_in(program: Program, cache: str) -> Program:
+    """The same, its keys and values in numbers of a type."""
+    return replace(program, caches=tuple(each._replace(type=cache) for each in program.caches))
+
+
+def one_by_one(session: Session, tokens: list[int], stream: int = 0) -> np.ndarray:
+    """The logits of tokens, each read in a call of its own."""
+    return np.concatenate([session.step([token], [stream]) for token in tokens])
 
 
 def session(spec: Decoder, streams: int = 1, dtype: str = "fp32", **how: Any) -> Session:

@@ -6,18 +6,12 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from small import KERNELS, LEARNED, ROLLING, SLOPES, VOCAB, awake
+from small import KERNELS, LEARNED, ROLLING, SLOPES, VOCAB, awake, kept_in
 
 from formers import FormersError, make
 from formers.native.engine.encoded import give_encoded
 from formers.native.engine.lower import lower
-from formers.native.engine.program import Program
 from formers.native.engine.run import Engine
-
-
-def halved(program: Program) -> Program:
-    """The same, its keys and values in halves."""
-    return replace(program, caches=tuple(cache._replace(type="bf16") for cache in program.caches))
 
 
 @pytest.mark.parametrize("kernel", KERNELS)
@@ -25,7 +19,7 @@ def halved(program: Program) -> Program:
 def test_halves_round_and_do_no_more(spec: Any, kernel: str) -> None:
     program = lower(awake(spec), "fp32")
     tokens = torch.randint(VOCAB, (2, 22)).numpy()
-    whole, half = (Engine(each, kernel).session(2) for each in (program, halved(program)))
+    whole, half = (Engine(each, kernel).session(2) for each in (program, kept_in(program, "bf16")))
     for streams in (whole, half):
         streams.step(tokens[:, :9].flatten(), [0] * 9 + [1] * 9)
     for place in range(9, 22):
@@ -39,7 +33,7 @@ def test_what_an_encoder_gives_is_kept_in_halves_too() -> None:
     model: Any = awake(spec)
     source = torch.randint(1, VOCAB, (2, 11))
     logits = []
-    for program in (lower(model, "fp32"), halved(lower(model, "fp32"))):
+    for program in (lower(model, "fp32"), kept_in(lower(model, "fp32"), "bf16")):
         streams = Engine(program).session(2)
         with torch.inference_mode():
             give_encoded(streams, model, model.start(source).encoded)
@@ -56,6 +50,6 @@ def test_caches_of_other_types_are_refused() -> None:
     program = lower(awake(LEARNED), "fp32")
     first, *others = program.caches
     with pytest.raises(FormersError, match="the type of a cache"):
-        Engine(replace(program, caches=tuple(cache._replace(type="int8") for cache in program.caches)))
+        Engine(kept_in(program, "int8"))
     with pytest.raises(FormersError, match="the caches differ"):
         Engine(replace(program, caches=(first._replace(type="bf16"), *others)))

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 import torch
-from small import KERNELS, VOCAB, awake, decoder
+from small import KERNELS, VOCAB, awake, decoder, one_by_one
 
 from formers import GLU, ALiBi, Attention, Block, Causal, Decoder, Rotary, Strided, Untied, Window
 from formers.native.engine.lower import lower
@@ -34,8 +34,7 @@ def check_at_once(spec: Decoder, dtype: str, kernel: str, count: int, close: flo
     engine = Engine(lower(awake(spec), dtype), kernel)
     tokens = torch.randint(VOCAB, (count,)).tolist()
     at_once = engine.session(threads=2).step(tokens, [0] * count)
-    alone = engine.session(threads=1)
-    expected = np.concatenate([alone.step([token]) for token in tokens])
+    expected = one_by_one(engine.session(threads=1), tokens)
     np.testing.assert_allclose(at_once, expected, atol=close, rtol=close)
 
 

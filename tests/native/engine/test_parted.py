@@ -1,11 +1,9 @@
 """Few key heads and many threads: the keys of each are cut into parts, and nothing else changes."""
 
-from dataclasses import replace
-
 import numpy as np
 import pytest
 import torch
-from small import KERNELS, VOCAB, awake
+from small import KERNELS, VOCAB, awake, kept_in
 
 from formers import (
     MLP,
@@ -44,8 +42,8 @@ LAYERS = {
 @pytest.mark.parametrize("kernel", KERNELS)
 @pytest.mark.parametrize("name", LAYERS)
 def test_threads_that_share_the_keys_of_a_head(name: str, kernel: str, cache: str) -> None:
-    program = lower(awake(Decoder("parted", VOCAB, 32, (Block((LAYERS[name], MLP(48))),))), "fp32")
-    program = replace(program, caches=tuple(each._replace(type=cache) for each in program.caches))
+    model = awake(Decoder("parted", VOCAB, 32, (Block((LAYERS[name], MLP(48))),)))
+    program = kept_in(lower(model, "fp32"), cache)
     tokens = torch.randint(VOCAB, (2, LONG + MORE)).tolist()
     made = []
     for threads in (1, 6):

@@ -1,12 +1,11 @@
 """Attention of the many queries of a prompt, by vectors and by tiles: what row by row gives."""
 
-from dataclasses import replace
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
-from small import KERNELS, VOCAB, awake
+from small import KERNELS, VOCAB, awake, kept_in, one_by_one
 
 from formers import (
     MLP,
@@ -29,7 +28,7 @@ from formers import (
 from formers.native.engine.encoded import give_encoded
 from formers.native.engine.lower import lower
 from formers.native.engine.program import Program
-from formers.native.engine.run import Engine, Session
+from formers.native.engine.run import Engine
 
 LONG = 300  # tokens: several calls, and several tiles of keys
 LAYERS = {
@@ -55,14 +54,6 @@ def program_of(layer: Attention, cache: str) -> Program:
     return kept_in(lower(model, "fp32"), cache)
 
 
-def kept_in(program: Program, cache: str) -> Program:
-    return replace(program, caches=tuple(each._replace(type=cache) for each in program.caches))
-
-
-def one_by_one(session: Session, tokens: list[int], stream: int) -> np.ndarray:
-    return np.concatenate([session.step([token], [stream]) for token in tokens])
-
-
 @pytest.mark.parametrize("cache", ["fp32", "bf16"])
 @pytest.mark.parametrize("kernel", KERNELS)
 @pytest.mark.parametrize("name", LAYERS)
@@ -83,7 +74,7 @@ def test_many_heads_on_one_key_head_are_the_same_in_all_kernels(heads: int, kern
     """Token by token: some kernels take all heads together, and some a few at a time."""
     program = program_of(Attention(heads, kv_heads=1, head_dim=32, position=ALiBi()), cache)
     tokens = torch.randint(VOCAB, (150,)).tolist()
-    found, expected = (one_by_one(Engine(program, name).session(), tokens, 0) for name in (kernel, "plain"))
+    found, expected = (one_by_one(Engine(program, name).session(), tokens) for name in (kernel, "plain"))
     np.testing.assert_allclose(found, expected, atol=1e-4, rtol=1e-4)
 
 
@@ -111,7 +102,7 @@ def test_a_prompt_attends_to_what_an_encoder_gave(kernel: str, cache: str) -> No
             give_encoded(session, model, encoded)
     tokens = torch.randint(1, VOCAB, (70,)).tolist()
     found = together.step(tokens, [0] * len(tokens))
-    np.testing.assert_allclose(found, one_by_one(apart, tokens, 0), atol=1e-4, rtol=1e-4)
+    np.testing.assert_allclose(found, one_by_one(apart, tokens), atol=1e-4, rtol=1e-4)
 
 
 @pytest.mark.parametrize("kernel", KERNELS)

@@ -12,11 +12,11 @@ class Asking {
     static constexpr int64_t PAIR = 128, PAGE = 4096;
     static constexpr int64_t pairs_in(int64_t bytes) { return (bytes + PAIR - 1) / PAIR; }
 
-    // From here on `pair` is for these bytes, or for the first columns of rows that are `leap` bytes apart. Who asks for more
-    // than there is asks for some of it again.
-    void begin(const uint8_t* data, int64_t bytes, int64_t leap = PAGE) {
-        first_ = next_ = data, end_ = data + bytes, leap_ = leap;
-    }
+    // For nothing, or for these bytes, or for the first columns of rows that are `leap` bytes apart. Who asks for more than there
+    // is asks for some of it again.
+    Asking() = default;
+    Asking(const void* data, int64_t bytes, int64_t leap = PAGE)
+        : first_(static_cast<const uint8_t*>(data)), next_(first_), end_(first_ + bytes), leap_(leap) {}
 
     bool is_for_any() const { return next_ < end_; }
 
@@ -40,9 +40,7 @@ inline void ask_for_all(const uint8_t* data, int64_t bytes) {
     constexpr int64_t PAGES = 9 * Asking::PAGE;
     for (int64_t first = 0; first < bytes; first += PAGES) {
         const int64_t some = least(PAGES, bytes - first);
-        Asking asking;
-        asking.begin(data + first, some);
-        asking.pairs(Asking::pairs_in(some));
+        Asking(data + first, some).pairs(Asking::pairs_in(some));
     }
 }
 

@@ -76,10 +76,10 @@ struct Ahead<Tile<Numbers, Beside>> {
     Asking k, v;
 
     Ahead(const Scored& s, const Tile<Numbers, Beside>& tile)
-        : a_key(s.width * int64_t(sizeof *tile.k)), a_value(s.value_width * int64_t(sizeof *tile.v)) {
-        k.begin(reinterpret_cast<const uint8_t*>(tile.next_k) + tile.next.first * a_key, tile.count * a_key);
-        v.begin(reinterpret_cast<const uint8_t*>(tile.next_v) + tile.next.first * a_value, tile.count * a_value);
-    }
+        : a_key(s.width * int64_t(sizeof *tile.k)),
+          a_value(s.value_width * int64_t(sizeof *tile.v)),
+          k(tile.next_k + tile.next.first * s.width, tile.count * a_key),
+          v(tile.next_v + tile.next.first * s.value_width, tile.count * a_value) {}
 
     ALWAYS_INLINE void keys(int64_t, int64_t count) {
         k.pairs(Asking::pairs_in(count * a_key)), v.pairs(Asking::pairs_in(count * a_value));
@@ -265,8 +265,7 @@ void for_tiles(const Met<Numbers>& met, const List<int64_t>& pattern, int64_t qu
 // Where what heads are given goes, by the number of the head: divided by the sum of their weights, or with `top` and `total`,
 // the maximum and the sum, beside it.
 struct Outputs {
-    float* out;
-    float *top = nullptr, *total = nullptr;
+    float *out, *top, *total;
 
     bool divided() const { return !top; }
 };

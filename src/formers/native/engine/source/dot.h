@@ -6,7 +6,8 @@
 namespace {
 
 constexpr int64_t MOST_BATCH = 16;
-constexpr int64_t MOST_RUN = 128, COLUMNS_AT_ONCE = 2048;  // rows and columns that meet several inputs in turn
+constexpr int64_t MOST_INPUTS = 4, MOST_RUN = 128;  // and rows that meet them together
+constexpr int64_t COLUMNS_AT_ONCE = 2048;           // of theirs, where they have more
 
 // `batch` vectors, `stride` floats apart, 1 to 16. ready: made from them by `prepare`, for matrices of one type, width
 // and group; nullptr: they are used as they are, which is always right, and slower for some types.
@@ -23,7 +24,8 @@ Input prepare(const Matrix& like, const float* x, int64_t stride, int64_t batch,
 // y[b * y_stride + i] = dot(W[first + i], x[b]) for i in 0..count and every b. Each weight is read once.
 void dot_rows(const Matrix&, int64_t first, int64_t count, const Input&, float* y, int64_t y_stride);
 
-// The same for several inputs, each of 16 vectors but for the last, whose products stand behind one another.
+// The same of up to MOST_RUN rows for up to MOST_INPUTS inputs, each of 16 vectors but for the last, whose products stand behind
+// one another.
 void dot_rows(const Matrix&, int64_t first, int64_t count, const Input* inputs, int64_t many, float* y, int64_t y_stride);
 
 // y[i] = dot(W[rows[i]], x[0]).

@@ -85,7 +85,9 @@ struct RowBlocks {
     // As many rows in a block as have QUERIES queries together, or fewer where `groups` blocks of each would leave threads idle.
     RowBlocks(const Step& step, int64_t heads, int64_t groups) {
         int64_t most_rows = most<int64_t>(QUERIES / heads, 1);
-        while (most_rows * heads > QUERIES / 4 && groups * (step.rows / most_rows) < 2 * step.pool->threads()) most_rows /= 2;
+        while (most_rows > 1 && most_rows * heads > QUERIES / 4 &&
+               groups * (step.rows / most_rows) < 2 * step.pool->threads())
+            most_rows /= 2;
         for (int64_t r = 0; r < step.rows; r++)
             if (r > 0 && step.streams[r] == step.streams[r - 1] && each[count - 1].count < most_rows)
                 each[count - 1].count++;
@@ -145,18 +147,20 @@ int64_t bytes_met(const Scored& s, int64_t position) {
     return keys * key;
 }
 
-// Into how many parts the keys of each key head are cut: where each row has a block to itself and sees keys side by side.
+// Into how many parts the keys of each key head are cut, that all threads have work: where each row has a block to itself and
+// sees keys side by side.
 template <class SeenBy>
 int64_t cut(const Scored& s, const Op& op, const Step& step, int64_t blocks, const SeenBy& seen) {
-    if (blocks < step.rows || step.pool->threads() < 2 || step.rows * op.ints[1] >= 2 * step.pool->threads()) return 1;
+    const int64_t threads = step.pool->threads(), items = step.rows * op.ints[1];
+    if (threads < 2 || items >= 2 * threads || blocks < step.rows) return 1;
     int64_t keys = step.positions[0] + 1;
     for (int64_t r = 0; r < step.rows; r++)
         for (int64_t h = 0; h < op.ints[0]; h++) {
             const SeenRun run = seen(r, h);
             keys = least(keys, run.end - run.first);
         }
-    const int64_t floats = Parted::floats(op.ints[0], s.value_width);
-    return parts_for(step.pool->threads(), step.rows * op.ints[1], keys, floats, step.rows);
+    const int64_t room = PARTED_FLOATS / (step.rows * Parted::floats(op.ints[0], s.value_width));
+    return most<int64_t>(1, least(room, least(keys / KEYS_OF_PART, (2 * threads + items - 1) / items)));
 }
 
 void run_attend(const Op& op, Step& step) {
@@ -183,7 +187,7 @@ void run_attend(const Op& op, Step& step) {
         const int64_t group = item / part.count % groups;
         const Rows& rows = blocks.each[item / part.count / groups];
         const Slots &k = step.cache(op.caches[0], rows.first), &v = step.cache(op.caches[1], rows.first);
-        const auto to = [&](int64_t r) { return part.count == 1 ? Outputs{step.row(op.out[0], r)} : parted.of(r, part.index); };
+        const auto to = [&](int64_t r) { return part.count == 1 ? Outputs{step.row(op.out[0], r), nullptr, nullptr} : parted.of(r, part.index); };
         const auto mine = [&](int64_t r, int64_t head) { return part.of(seen(r, head)); };
         Queries queries;
         if (find_queries(s, op, step, rows, group, mine, to, queries)) return attend_queries(s, k, v, group, queries);
@@ -205,7 +209,7 @@ void run_cross(const Op& op, Step& step) {
         const int64_t group = item % groups, end = (group + 1) * heads;
         const Slots &k = step.cache(op.caches[0], rows.first), &v = step.cache(op.caches[1], rows.first);
         Queries queries;
-        const auto to = [&](int64_t r) { return Outputs{step.row(op.out[0], r)}; };
+        const auto to = [&](int64_t r) { return Outputs{step.row(op.out[0], r), nullptr, nullptr}; };
         if (find_queries(s, op, step, rows, group, seen, to, queries)) return attend_queries(s, k, v, group, queries);
         const auto tiles = [&](const auto& met, const auto& work) { for_tiles(met, {0, 0}, k.length, work); };
         for (int64_t r = rows.first; r < rows.first + rows.count; r++)

@@ -121,7 +121,8 @@ void run_norm(const Op& op, Step& step) {
 // The rows of an input, brought into the form that products with one kind of matrix read, MOST_BATCH rows together.
 struct Ready {
     static_assert(MOST_BATCH == 16, "scratch_bytes counts on it");
-    Input inputs[MOST_ROWS / MOST_BATCH];
+    static_assert(MOST_ROWS <= MOST_INPUTS * MOST_BATCH, "all rows of a call meet the weights together");
+    Input inputs[MOST_INPUTS];
     int64_t count;
 };
 

@@ -12,7 +12,7 @@ struct Panel {
     int64_t output, number, steps;
 
     int64_t first() const { return number * steps; }
-    void ask(Asking& asking) const { asking.begin(m.data + first() * m.stride, steps * m.stride); }
+    void ask(Asking& asking) const { asking = {m.data + first() * m.stride, steps * m.stride}; }
 };
 
 struct Convolution {

@@ -37,7 +37,7 @@ struct Multiplicative {
             blocks = least(gated.most_blocks(), inputs.last - block);
             const int64_t behind = block + blocks, next = least(gated.most_blocks(), gate.rows - behind);
             gated.ask(behind, next);
-            const auto ask = [&](const uint8_t* data, int64_t bytes) { asking.begin(data, bytes); };
+            const auto ask = [&](const uint8_t* data, int64_t bytes) { asking = {data, bytes}; };
             for (int64_t vector = 0; vector < vectors; vector += at_once) {
                 const int64_t some = least(at_once, vectors - vector);
                 const Groups g = gated.groups(some);

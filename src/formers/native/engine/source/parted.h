@@ -22,7 +22,7 @@ struct Parted {
     int64_t parts, heads, width;
     float* memory;
 
-    static int64_t floats(int64_t heads, int64_t width) { return heads * (width + 2); }
+    static int64_t floats(int64_t heads, int64_t width) { return heads * (width + 2); }  // of a part of a row
 
     Outputs of(int64_t row, int64_t part) const {
         float* const out = memory + (row * parts + part) * floats(heads, width);
@@ -45,12 +45,5 @@ struct Parted {
         }
     }
 };
-
-// How many parts make work for all threads of `items` pieces, each of which goes through `keys` keys for `rows` rows.
-inline int64_t parts_for(int64_t threads, int64_t items, int64_t keys, int64_t row_floats, int64_t rows) {
-    if (threads < 2 || items >= 2 * threads) return 1;
-    const int64_t wanted = least((2 * threads + items - 1) / items, keys / KEYS_OF_PART);
-    return most<int64_t>(least(wanted, PARTED_FLOATS / (row_floats * rows)), 1);
-}
 
 }  // namespace

@@ -58,8 +58,7 @@ void multiply_lanes(const Factor& x, int64_t rows, int64_t count, const float* l
                     int64_t bytes) {
     const int64_t columns = (count + VECTORS_AT_ONCE * WIDE - 1) / (VECTORS_AT_ONCE * WIDE);
     const int64_t asked = Asking::pairs_in(bytes) * ROWS_AT_ONCE / (columns * most(rows, ROWS_AT_ONCE)) + 1;
-    Asking asking;
-    asking.begin(static_cast<const uint8_t*>(next), bytes);
+    Asking asking(next, bytes);
     int64_t lane = 0;
     for (; lane + VECTORS_AT_ONCE * WIDE <= count; lane += VECTORS_AT_ONCE * WIDE)
         multiply_rows<add, VECTORS_AT_ONCE>(x, rows, lanes + lane, made + lane, asked, asking);
@@ -123,7 +122,7 @@ class ByTiles {
 
     void score(const Keys<const uint16_t*>& now, const Keys<const uint16_t*>& next, int64_t lanes, float* scores) {
         const int64_t row = s_.width * 2;
-        Asking asking = asking_for(next.k, next.count * row);
+        Asking asking(next.k, next.count * row);
         for (int64_t key = 0; key < now.count; key += packed::PAIR) {
             const auto* rows = reinterpret_cast<const uint8_t*>(now.k + key * s_.width);
             if (now.count - key < packed::PAIR) {  // what is behind them may be nobody's
@@ -137,7 +136,7 @@ class ByTiles {
     void add(const Keys<const uint16_t*>& now, const Keys<const uint16_t*>& next, int64_t lanes, const float* weights,
              float* out) {
         const int64_t width = s_.value_width, whole = up_to(now.count, packed::PAIR);
-        Asking asking = asking_for(next.v, next.count * width * 2);
+        Asking asking(next.v, next.count * width * 2);
         for (int64_t key = 0; key < whole; key += packed::PAIR) turn(now.v + key * width, key, now.count - key);
         for (int64_t lane = 0; lane < lanes; lane += GROUP)
             for (int64_t key = 0; key < whole; key += 2)
@@ -151,12 +150,6 @@ class ByTiles {
     static constexpr int64_t GROUP = packed::SIDE, BYTES = 2 * packed::TILE_BYTES / packed::PAIR;  // of a column of a group
 
     static constexpr int64_t group_bytes(int64_t columns) { return columns * BYTES; }
-
-    static Asking asking_for(const uint16_t* halves, int64_t bytes) {
-        Asking asking;
-        asking.begin(reinterpret_cast<const uint8_t*>(halves), bytes);
-        return asking;
-    }
 
     template <bool add>
     static void multiply(packed::Pairs of, const uint8_t* right, int64_t lanes, Asking& asking, float* made) {

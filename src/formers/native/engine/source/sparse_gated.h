@@ -52,7 +52,7 @@ class Gated {
     int64_t most_blocks() const { return least(MOST_STEPS, BYTES / (padded_ * DEPTH * 4)); }
 
     // The gates of these blocks are asked for while others are used.
-    void ask(int64_t block, int64_t count) { asking_.begin(gate_.data + block * gate_.stride, count * gate_.stride); }
+    void ask(int64_t block, int64_t count) { asking_ = {gate_.data + block * gate_.stride, count * gate_.stride}; }
 
     // The gates of this block are the next to be used.
     void open(int64_t block) {

@@ -12,7 +12,7 @@
 namespace {
 namespace packed {
 
-constexpr int64_t MOST_PAIRS = 2, HALF = 2;  // of groups of 16 vectors; bytes of a number
+constexpr int64_t MOST_PAIRS = MOST_INPUTS / 2, HALF = 2;  // of groups of 16 vectors; bytes of a number
 
 // How the parts of vectors lie in the 16 lanes of tiles: int4 has upper parts only; lower ones of int8 stand beside the
 // upper ones where there is room, else in tiles of their own, as they do for bf16.
@@ -239,16 +239,15 @@ inline void hand_out(const float* sums, int64_t batch, float* y, int64_t y_strid
 
 // What asks for 32 rows from a column on; for nothing where the matrix ends.
 inline Asking asking_for(const Place& place, int64_t row, int64_t column) {
-    Asking asking;
-    if (place.first + row + PAIR <= place.m.rows)
-        asking.begin(place.row(row) + column * HALF, PAIR * place.m.stride, place.m.stride);
-    return asking;
+    if (place.first + row + PAIR > place.m.rows) return {};
+    return {place.row(row) + column * HALF, PAIR * place.m.stride, place.m.stride};
 }
 
 // `count` pairs of groups with 32 to MOST_RUN rows; the last 32 may overlap those before. Where vectors are so long that they
 // would not stay in the cache from rows to rows, a part of their columns meets all rows before the next part does.
-inline void dot_run(const Place& place, const Input* in, int64_t count, float* y, int64_t y_stride) {
+inline void dot_pairs(const Place& place, const Input* in, int64_t count, float* y, int64_t y_stride) {
     const Matrix& m = place.m;
+    const Configured tiles;
     alignas(64) float sums[MOST_RUN / PAIR][MOST_PAIRS][PAIR * PAIR];
     const int64_t blocks = up_to(place.count, PAIR) / PAIR, last = place.count - PAIR;
     for (int64_t column = 0, end; column < m.columns; column = end) {
@@ -270,15 +269,6 @@ inline void dot_run(const Place& place, const Input* in, int64_t count, float* y
                 hand_out(made + SIDE, b.batch, y + (pair * PAIR + SIDE) * y_stride + row, y_stride);
             }
         }
-    }
-}
-
-// The same for any number of rows from 32 on.
-inline void dot_pairs(const Place& place, const Input* in, int64_t count, float* y, int64_t y_stride) {
-    const Configured tiles;
-    for (int64_t i = 0; i < place.count; i += MOST_RUN) {
-        const int64_t run = least(MOST_RUN, place.count - i), first = run < PAIR ? i + run - PAIR : i;
-        dot_run({place.m, nullptr, place.first + first, i + run - first}, in, count, y + first, y_stride);
     }
 }
 
